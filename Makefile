@@ -1,0 +1,49 @@
+# AI Proxy: `make help` lists the targets.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+CONFIG ?= config.toml
+
+DESTDIR ?=
+PREFIX  ?= /opt/ai-proxy
+UNITDIR ?= /lib/systemd/system
+CONFDIR ?= /etc/ai-proxy
+
+.PHONY: help run test check fmt bench install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 14
+
+$(VENV)/.runtime: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install -y python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.runtime
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@
+
+run: $(VENV)/.runtime ## set everything up and serve CONFIG (config.toml)
+	@exec $(BIN)/python -m proxy serve --config $(CONFIG)
+
+test: $(VENV)/.tools ## set everything up and run the tests
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/.tools ## format, lint, strict types and import directions, as CI does
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_imports.py
+
+fmt: $(VENV)/.tools ## format the code and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.tools ## CPU, delay and memory beside a bare aiohttp relay
+	@$(BIN)/python -m tests.bench
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
