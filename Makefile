@@ -45,5 +45,21 @@ fmt: $(VENV)/.tools ## format the code and mend what the linter can mend
 bench: $(VENV)/.tools ## CPU, delay and memory beside a bare aiohttp relay
 	@$(BIN)/python -m tests.bench
 
+STAGE = $(abspath $(DESTDIR))$(PREFIX)
+
+install: ## put program, units and a first config.toml under DESTDIR: PREFIX, UNITDIR, CONFDIR (EXTRAS=redis for workers)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install -y python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv "$(STAGE)"
+	@"$(STAGE)/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade $(PIPFLAGS) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@# Scripts name the place where they will be, not the stage that they were made in.
+	@grep -rlIF "$(STAGE)" "$(STAGE)/bin" "$(STAGE)/pyvenv.cfg" | xargs -r sed -i 's#$(STAGE)#$(PREFIX)#g'
+	@install -d "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(CONFDIR)"
+	@install -d -m 700 "$(DESTDIR)$(CONFDIR)/keys"
+	@for unit in ai-proxy.service ai-proxy.socket; do \
+		sed -e 's#/opt/ai-proxy#$(PREFIX)#g' -e 's#/etc/ai-proxy#$(CONFDIR)#g' deploy/$$unit > "$(DESTDIR)$(UNITDIR)/$$unit" && \
+		chmod 644 "$(DESTDIR)$(UNITDIR)/$$unit" || exit 1; done
+	@test -e "$(DESTDIR)$(CONFDIR)/config.toml" || install -m 644 config.toml "$(DESTDIR)$(CONFDIR)/config.toml"
+	@echo "Installed. Edit $(CONFDIR)/config.toml, then: systemctl daemon-reload && systemctl enable --now ai-proxy"
+
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -44,7 +44,7 @@ class GatewayError(Exception):
     ``headers`` go out with the answer when the fault is told before its head.
     """
 
-    kind: ClassVar[Kind] = Kind.INTERNAL_ERROR
+    kind: Kind = Kind.INTERNAL_ERROR
     status: int = 500
     #: Would another deployment have a chance?  Routing asks; nobody else does.
     retryable: ClassVar[bool] = False
@@ -156,7 +156,14 @@ class UpstreamRefused(UpstreamError):
     ``type`` is the provider's own word for the fault, where it has one.
     """
 
-    KEPT: ClassVar[frozenset[int]] = frozenset({400, 404, 413, 422, 429})
+    KEPT: ClassVar[dict[int, Kind]] = {
+        400: Kind.INVALID_REQUEST,
+        404: Kind.NOT_FOUND,
+        413: Kind.PAYLOAD_TOO_LARGE,
+        422: Kind.INVALID_REQUEST,
+        429: Kind.RATE_LIMITED,
+    }
+    retryable = False
 
     def __init__(
         self,
@@ -169,6 +176,7 @@ class UpstreamRefused(UpstreamError):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message, status=status, headers=headers)
+        self.kind = self.KEPT[status]
         self.type = type
         self.param = param
         self.code = code

@@ -1,0 +1,1 @@
+"""Wire formats.  A dialect knows the waist (`requests`, `events`), never another dialect."""

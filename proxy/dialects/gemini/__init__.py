@@ -1,0 +1,1 @@
+"""Google Gemini: https://ai.google.dev/api/generate-content"""

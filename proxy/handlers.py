@@ -1,0 +1,239 @@
+"""One exchange for all dialects: parse → authorise → route → attempt → pipe → relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import random
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proxy.bridges import OpenAIBridge, SimpleBridge
+from proxy.connection import Outlet
+from proxy.context import BODY, CALLER, PLAN, RECORD
+from proxy.errors import GatewayError, InternalError, NotFound
+from proxy.gateway import GATEWAY
+from proxy.middleware.failures import form_of
+from proxy.refusals import read_refusal, refused
+from proxy.relay import ClientStalled, Ready, Relay
+from proxy.routing.decide import choose
+from proxy.upstream import Origin
+from proxy.upstream.connection import Stale
+
+if TYPE_CHECKING:
+    from proxy.bridges import Bridge
+    from proxy.gateway import Gateway, Plan
+    from proxy.observe.record import Record
+    from proxy.routing.table import Route, Target
+    from proxy.upstream import Head
+
+log = logging.getLogger(__name__)
+
+EVENT_STREAM = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+#: A whole answer may be larger than a frame: embeddings of long lists are.
+_WHOLE = 8
+
+
+# The endpoints...
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/chat/completions`."""
+    return await exchange(request, _openai(request, "chat"), request[PLAN].settings.defaults.code)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/completions`."""
+    return await exchange(request, _openai(request, "completions"), request[PLAN].settings.defaults.code)
+
+
+async def embeddings(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/embeddings`."""
+    return await exchange(request, _openai(request, "embeddings"), "")
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """`POST /chat`: chat completions with the simple form of errors; `Accept` may ask for a stream."""
+    wants_stream = "text/event-stream" in request.headers.get("Accept", "")
+    return await exchange(request, _openai(request, "chat", wants_stream), request[PLAN].settings.defaults.proxy)
+
+
+async def api_chat(request: web.Request) -> web.StreamResponse:
+    """`POST /api/chat`."""
+    bridge = SimpleBridge(request[BODY], request[PLAN].scrub, form_of(request).frame)
+    return await exchange(request, bridge, request[PLAN].settings.defaults.chat)
+
+
+def _openai(request: web.Request, operation: str, stream_default: bool = False) -> OpenAIBridge:
+    return OpenAIBridge(
+        request[BODY], operation, request[PLAN].scrub, form_of(request).frame, stream_default=stream_default
+    )
+
+
+# The exchange...
+
+
+async def exchange(request: web.Request, bridge: Bridge, default: str) -> web.StreamResponse:
+    """Serve one request through ``bridge``; ``default`` is the model for one that names none."""
+    plan, record, key = request[PLAN], request[RECORD], request[CALLER]
+    route = plan.table.resolve(bridge.model or plan.table.default(default, key), key)
+    targets = [t for t in route.entry.targets if bridge.operation in t.heads]
+    if not targets:
+        raise NotFound(f"the provider of {route.model!r} offers no {bridge.operation}", param="model")
+    target = choose(targets, random())
+    record.label, record.model, record.provider = route.label, route.model, target.provider
+    record.streamed = bridge.stream
+    record.attempts = 1
+    record.headers.update({"x-proxy-model": route.model, "x-proxy-provider": target.provider, "x-proxy-attempts": "1"})
+    return await Attempt(request, bridge, route, target).run()
+
+
+class Attempt:
+    """One try at a deployment, up to its answer's last byte."""
+
+    def __init__(self, request: web.Request, bridge: Bridge, route: Route, target: Target) -> None:
+        self._request = request
+        self._bridge = bridge
+        self._route = route
+        self._target = target
+        self._gateway: Gateway = request.app[GATEWAY]
+        self._plan: Plan = request[PLAN]
+        self._record: Record = request[RECORD]
+        self._body = bridge.body(route.upstream(target), target)
+        self._relay = self._new_relay()
+
+    async def run(self) -> web.StreamResponse:
+        """Ask, and answer the client.  Raises ``GatewayError`` while the status can still say so."""
+        outcome = "cancelled"
+        try:
+            ready = await self._ask()
+            if ready is Ready.WHOLE:
+                response: web.StreamResponse = self._whole()
+            else:
+                response = await self._stream(ready)
+            outcome = self._record.error or "ok"
+            return response
+        except GatewayError as exc:
+            outcome = exc.kind
+            raise
+        except asyncio.CancelledError:
+            await self._outlive()
+            raise
+        finally:
+            self._settle(outcome)
+
+    async def _ask(self) -> Ready:
+        """Send the request and wait until it is known how to answer."""
+        target, record, gateway = self._target, self._record, self._gateway
+        head, origin = target.heads[self._bridge.operation], Origin.of(target.url)
+        gateway.relays.add(self._relay)
+        fresh = False
+        while True:
+            record.sent_at = record.sent_at or self._request.loop.time()
+            call = await gateway.upstream.send(
+                origin, head, self._body, self._relay, connect=target.timeouts.connect, fresh=fresh
+            )
+            self._relay.sent(call)
+            try:
+                return await self._relay.ready
+            except Stale:
+                # No byte of an answer has come on a connection that was kept: it had been closed.
+                gateway.relays.discard(self._relay)
+                self._relay.close()
+                self._relay, fresh = self._new_relay(), True
+                gateway.relays.add(self._relay)
+
+    def _whole(self) -> web.Response:
+        relay, record = self._relay, self._record
+        head, body = relay.head, relay.body
+        assert head is not None
+        record.first_frame_at = self._request.loop.time()
+        record.headers.update(passed_on(head, self._plan, ours="x-ratelimit-limit-requests" in record.headers))
+        if not 200 <= head.status < 300:
+            retry = {"Retry-After": head.headers["retry-after"]} if "retry-after" in head.headers else None
+            raise refused(head.status, read_refusal(body), self._plan.scrub, retry)
+        answer, record.usage = self._bridge.whole(body, self._route.model)
+        return web.Response(body=answer, content_type="application/json")
+
+    async def _stream(self, ready: Ready) -> web.StreamResponse:
+        relay, record = self._relay, self._record
+        if relay.head is not None:
+            record.headers.update(
+                passed_on(relay.head, self._plan, ours="x-ratelimit-limit-requests" in record.headers)
+            )
+        record.first_frame_at = relay.first_frame_at
+        response = web.StreamResponse(headers=EVENT_STREAM)
+        outlet = Outlet(self._request)
+        first = relay.take_held()
+        if ready is Ready.QUIET and not first:
+            first = self._keepalive
+        try:
+            await outlet.open(response, first)
+            relay.flow(outlet)
+            await relay.done
+        except ConnectionError:
+            raise asyncio.CancelledError from None  # the client left between two lines of ours
+        except Exception:
+            log.exception("request %s failed inside its stream", record.request_id)
+            relay.fail(InternalError(record.request_id))
+        if isinstance(relay.error, ClientStalled):
+            record.outcome = "client_stalled"
+        elif relay.error is not None:
+            record.outcome, record.error = "failed", relay.error.kind
+        return response
+
+    async def _outlive(self) -> None:
+        """The client has left.  Where that is wanted, upstream may finish, so that the usage is known."""
+        relay = self._relay
+        if self._plan.settings.stream.on_disconnect != "drain" or relay.call is None:
+            return
+        relay.mute()
+        self._record.outcome = "client_gone"
+        waits = [f for f in (relay.ready, relay.done) if not f.done()]
+        if relay.ready.done() and relay.head is not None and waits:
+            await relay.done
+        elif waits:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+    def _settle(self, outcome: str) -> None:
+        relay, record = self._relay, self._record
+        self._gateway.relays.discard(relay)
+        relay.close()
+        record.first_frame_at = record.first_frame_at or relay.first_frame_at
+        record.frames, record.gaps = relay.frames, relay.gaps
+        record.usage = record.usage or relay.usage
+        self._gateway.metrics.attempt(self._route.label, self._target.provider, outcome)
+
+    @property
+    def _keepalive(self) -> bytes:
+        return self._bridge.keepalive(self._plan.settings.stream.keepalive_mode)
+
+    def _new_relay(self) -> Relay:
+        bridge, settings = self._bridge, self._plan.settings
+        max_frame = settings.limits.max_frame_bytes
+        return Relay(
+            bridge.pipe(self._route.model, max_frame) if bridge.stream else None,
+            self._target.timeouts,
+            self._gateway.wheel,
+            keepalive=settings.stream.keepalive,
+            keepalive_frame=self._keepalive,
+            max_whole=_WHOLE * max_frame,
+            chunks=bridge.chunks,
+            began=self._record.began,
+        )
+
+
+def passed_on(head: Head, plan: Plan, *, ours: bool) -> dict[str, str]:
+    """Choose what of a provider's headers its client may see; ``ours``: rate limits are told by us."""
+    told: dict[str, str] = {}
+    for name, value in head.headers.items():
+        if name.startswith(("openai-", "anthropic-ratelimit-")) or (name.startswith("x-ratelimit-") and not ours):
+            told[name] = plan.scrub(value)
+        elif name in ("x-request-id", "request-id", "x-ds-trace-id"):
+            told["x-upstream-request-id"] = plan.scrub(value)
+    return {name: value for name, value in told.items() if value.isprintable() and name != "openai-organization"}

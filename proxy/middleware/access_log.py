@@ -1,0 +1,43 @@
+"""Settles every request once, at its end: one log line, and the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proxy.context import RECORD
+from proxy.gateway import GATEWAY
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+CLIENT_GONE = 499  # nginx's word for a client that left before its answer
+
+
+def access_log() -> Middleware:
+    """Write one line about each request, whatever became of it.
+
+    Outcomes: `ok`, `refused` (4xx), `failed` (5xx, or a fault told in a stream), `client_gone`, `client_stalled`.
+    """
+
+    @web.middleware
+    async def settle(request: web.Request, handler: Handler) -> web.StreamResponse:
+        gateway, record = request.app[GATEWAY], request[RECORD]
+        status = CLIENT_GONE
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        except asyncio.CancelledError:
+            record.outcome = record.outcome or "client_gone"
+            raise
+        finally:
+            if not record.outcome:
+                record.outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
+            now = request.loop.time()
+            gateway.metrics.settle(record, status, now)
+            gateway.access_log.settle(record, request.method, record.route, status, now)
+
+    return settle

@@ -1,0 +1,77 @@
+"""Turns everything that goes wrong into an answer in the client's dialect."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proxy.context import RECORD, Form, endpoint_of
+from proxy.dialects import simple_chat
+from proxy.dialects.gemini import errors as gemini
+from proxy.dialects.openai_chat import errors as openai_chat
+from proxy.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Overloaded
+from proxy.gateway import GATEWAY
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+log = logging.getLogger(__name__)
+
+OPENAI = Form(openai_chat.body, openai_chat.frame)
+SIMPLE = Form(simple_chat.body, simple_chat.frame)
+GEMINI = Form(gemini.body, lambda error: b"data: %b\n\n" % gemini.body(error))
+
+
+def failures() -> Middleware:
+    """Answer faults: the router's, ours, and those that nobody expected.
+
+    Stands inside the access log, so that its answers are logged, and outside all that can refuse.
+    """
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.app[GATEWAY].draining:
+                raise Overloaded("the gateway is shutting down; ask again", headers={"Connection": "close"})
+            if request.match_info.http_exception is not None:
+                raise _unmatched(request, request.match_info.http_exception)
+            return await handler(request)
+        except GatewayError as exc:
+            return respond(request, exc)
+        except web.HTTPException as exc:
+            return respond(request, InvalidRequest(exc.reason, status=exc.status))
+        except Exception:
+            log.exception("request %s failed", request[RECORD].request_id)
+            return respond(request, InternalError(request[RECORD].request_id))
+
+    return answer
+
+
+def respond(request: web.Request, error: GatewayError) -> web.Response:
+    """Tell a fault as a whole answer."""
+    request[RECORD].error = error.kind
+    response = web.Response(
+        body=form_of(request).body(error), status=error.status, headers=error.headers, content_type="application/json"
+    )
+    if "Connection" in error.headers:
+        response.force_close()
+    return response
+
+
+def form_of(request: web.Request) -> Form:
+    """The form of the route that matched; where none did, of those that live nearby."""
+    endpoint = endpoint_of(request)
+    if endpoint is not None:
+        return endpoint.form
+    path = request.path
+    if path.startswith("/v1beta/"):
+        return GEMINI
+    return OPENAI if path.startswith("/v1/") else SIMPLE
+
+
+def _unmatched(request: web.Request, exc: web.HTTPException) -> GatewayError:
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(request.method, request.path, sorted(exc.allowed_methods))
+    return NotFound(f"there is nothing at {request.path[:200]}")

@@ -1,0 +1,70 @@
+"""What is remembered of one exchange, from its first byte to its settlement."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Upper bounds in seconds of the buckets for gaps between frames.
+GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Gaps:
+    """Silences between two reads that completed frames, counted per bucket: a stream has many."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(GAP_BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one silence."""
+        self.counts[bisect_left(GAP_BOUNDS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class Record:
+    """One request; whoever learns something writes it here, and it is settled once.
+
+    Times are the loop's, in seconds; 0 for what did not happen.
+    """
+
+    request_id: str
+    began: float
+    route: str = ""
+    key: str = ""
+    #: The configured id (a wildcard's pattern), never what the client wrote.
+    label: str = ""
+    #: The name that answers carry in `x-proxy-model`.
+    model: str = ""
+    provider: str = ""
+    attempts: int = 0
+    streamed: bool = False
+    outcome: str = ""
+    error: str = ""
+    body_at: float = 0.0
+    sent_at: float = 0.0
+    first_frame_at: float = 0.0
+    frames: int = 0
+    body_size: int = 0
+    usage: dict[str, Any] | None = None
+    gaps: Gaps | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> tuple[int, int, str]:
+        """Tokens in and out, and who says so: upstream, estimated, none."""
+        if self.usage is not None:
+            return _count(self.usage, "prompt_tokens"), _count(self.usage, "completion_tokens"), "upstream"
+        if self.frames:
+            # Some four bytes of request make a token, and a frame holds about one.
+            return self.body_size // 4, self.frames, "estimated"
+        return 0, 0, "none"
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value > 0 else 0

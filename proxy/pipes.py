@@ -1,0 +1,241 @@
+"""From upstream's bytes to the client's: one shape for passing on and for translating.
+
+A pipe is fed slices cut anywhere and returns what can go to the client now.  It knows no clock
+and no connection; the relay asks it how far the answer has come.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from proxy.errors import GatewayError, UpstreamError
+from proxy.sse import Decoder, Reframer, encode, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxy.events import Event
+    from proxy.sse import Frame
+
+
+class Pipe(Protocol):
+    """What the relay sees of an answer in progress."""
+
+    #: Frames that upstream has completed so far, whatever became of them.
+    frames: int
+    #: A finish reason has passed: what is missing is usage and the end mark.
+    finished: bool
+    #: The end mark has passed, or was supplied: nothing more goes to the client.
+    done: bool
+    #: What upstream said or did wrong; what was whole before it has been returned.
+    error: GatewayError | None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take upstream's next bytes; return whole frames for the client."""
+
+    def end(self, torn: GatewayError | None = None) -> bytes:
+        """Upstream's body is over; ``torn`` says how it broke, if it did.
+
+        Completes the answer (``done``) or sets ``error``.
+        """
+
+    def fail(self, error: GatewayError) -> bytes:
+        """Tell a fault in the client's dialect, after its last whole frame."""
+
+    @property
+    def holding(self) -> bool:
+        """Has part of a frame come that is more than a sign of life?"""
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What upstream says the answer cost, in OpenAI's names."""
+
+
+class Tap(Protocol):
+    """A dialect's look at frames that pass byte for byte."""
+
+    finished: bool
+    error: GatewayError | None
+
+    def plain(self, run: bytes) -> bool: ...
+
+    def look(self, raw: bytes, frame: Frame) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+    @property
+    def usage(self) -> dict[str, Any] | None: ...
+
+
+class Reader(Protocol):
+    """A dialect's frames → events."""
+
+    finished: bool
+    done: bool
+    usage: dict[str, Any] | None
+
+    def read(self, frame: Frame) -> Iterator[Event]: ...
+
+    def end(self) -> Iterator[Event]: ...
+
+
+class Writer(Protocol):
+    """Events → a dialect's bytes."""
+
+    def write(self, event: Event) -> bytes: ...
+
+
+class Passthrough:
+    """The same dialect on both sides: whole frames go on byte for byte."""
+
+    def __init__(self, tap: Tap, fail: Callable[[GatewayError], bytes], max_frame: int) -> None:
+        self._tap = tap
+        self._max_frame = max_frame
+        self._reframer = Reframer(max_frame)
+        self.fail = fail
+        self.frames = 0
+        self.finished = False
+        self.done = False
+        self.error: GatewayError | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.error is not None:
+            return b""
+        run = self._reframer.feed(chunk)
+        if run:
+            if self._tap.plain(run):
+                self.frames += run.count(b"\n\n") or 1
+            else:
+                run = self._look(run)
+        if self._reframer.overlong and self.error is None:
+            self.error = overlong(self._max_frame)
+        return run
+
+    def end(self, torn: GatewayError | None = None) -> bytes:
+        if self.done or self.error is not None:
+            return b""
+        out = b""
+        last = self._reframer.end()
+        if last and torn is None and is_whole(last):
+            out = self._look(last)
+        if not self._settled():
+            if self.finished:
+                self.done = True
+                out += self._tap.end()
+            else:
+                self.error = torn or cut(bool(last))
+        return out
+
+    @property
+    def holding(self) -> bool:
+        pending = self._reframer.pending
+        return bool(pending.strip()) and not pending.startswith(b":")
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        return self._tap.usage
+
+    def _settled(self) -> bool:
+        return self.done or self.error is not None
+
+    def _look(self, run: bytes) -> bytes:
+        out = []
+        tap = self._tap
+        for raw, frame in split(run):
+            self.frames += 1
+            out.append(tap.look(raw, frame))
+            if tap.error is not None:
+                self.error = tap.error
+                break
+        self.finished = tap.finished
+        self.done = self._reframer.done and self.error is None
+        return b"".join(out)
+
+
+class Translation:
+    """Another dialect on each side: every frame is read and written anew."""
+
+    def __init__(self, reader: Reader, writer: Writer, fail: Callable[[GatewayError], bytes], max_frame: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._max_frame = max_frame
+        self._decoder = Decoder(max_frame)
+        self.fail = fail
+        self.frames = 0
+        self.finished = False
+        self.done = False
+        self.error: GatewayError | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.error is not None or self.done:
+            return b""
+        out: list[bytes] = []
+        for frame in self._decoder.feed(chunk):
+            if not frame.data or frame.data.startswith(b": "):
+                continue
+            self._read(frame, out)
+            if self._settled():
+                break
+        if self._decoder.overlong and self.error is None:
+            self.error = overlong(self._max_frame)
+        return b"".join(out)
+
+    def end(self, torn: GatewayError | None = None) -> bytes:
+        if self.done or self.error is not None:
+            return b""
+        out: list[bytes] = []
+        last = self._decoder.end()
+        if last is not None and torn is None and is_whole(encode(last.data)):
+            self._read(last, out)
+        if not self._settled():
+            if self.finished:
+                out += map(self._writer.write, self._reader.end())
+                self.done = True
+            else:
+                self.error = torn or cut(last is not None)
+        return b"".join(out)
+
+    @property
+    def holding(self) -> bool:
+        return self._decoder.holding
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        return self._reader.usage
+
+    def _settled(self) -> bool:
+        return self.done or self.error is not None
+
+    def _read(self, frame: Frame, out: list[bytes]) -> None:
+        self.frames += 1
+        try:
+            out += map(self._writer.write, self._reader.read(frame))
+        except GatewayError as exc:
+            self.error = exc
+        self.finished = self._reader.finished
+        self.done = self._reader.done
+
+
+def is_whole(run: bytes) -> bool:
+    """Is an unterminated last frame all there: the end mark, or JSON that closes?"""
+    for _, frame in split(run):
+        if frame.data.strip() == b"[DONE]":
+            return True
+        try:
+            orjson.loads(frame.data)
+        except orjson.JSONDecodeError:
+            return False
+    return True
+
+
+def cut(inside: bool) -> UpstreamError:
+    """Upstream's body ended without a finish reason or an end mark."""
+    where = "inside a frame" if inside else "before the answer did"
+    return UpstreamError(f"the provider's stream ended {where}")
+
+
+def overlong(limit: int) -> UpstreamError:
+    """A frame that never ends."""
+    return UpstreamError(f"the provider sent more than {limit} bytes without an end of frame (limits.max_frame_bytes)")

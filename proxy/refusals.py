@@ -1,0 +1,97 @@
+"""What a provider says when it says no, whatever shape it gives it: one reader that cannot fail.
+
+Seen on the wire: OpenAI's envelope, a bare string under `error` (Ollama, xAI), a flat object
+(Mistral, old vLLM), `errors[]` beside `success: false` (Cloudflare), a list of envelopes (Google),
+`detail` as text or list (FastAPI), numeric codes (OpenRouter, vLLM), HTML, plain text, nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
+
+from proxy.errors import GatewayError, UpstreamError, UpstreamRefused
+
+Scrub = Callable[[str], str]
+
+_LONGEST = 2000  # characters of a provider's message that are passed on
+_BAD_KEY = re.compile(
+    r"(?i)\bapi[ _-]?key\b.*\b(invalid|incorrect|not valid|expired|missing)"
+    r"|(invalid|incorrect|expired)\b.*\bapi[ _-]?key\b"
+)
+
+
+class Refusal(NamedTuple):
+    """The provider's words; empty where it had none.  ``status`` is 0 where the body names none."""
+
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+    status: int = 0
+
+
+def read_refusal(body: object) -> Refusal:
+    """Find the message in a decoded error body, or in raw bytes."""
+    if isinstance(body, bytes):
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            text = body.decode("utf-8", "replace").strip() if isinstance(body, bytes) else ""
+            return Refusal("" if text.startswith("<") else text[:_LONGEST])
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if not isinstance(body, dict):
+        return Refusal(body if isinstance(body, str) else "")
+    error: Any = body.get("error") or body.get("errors") or body.get("detail")
+    if isinstance(error, list):
+        error = error[0] if error else None
+    if isinstance(error, str):
+        error = {"message": error, "code": body.get("code")}
+    if not isinstance(error, dict):
+        error = body
+    message = error.get("message") or error.get("msg") or ""
+    code, status = error.get("code"), 0
+    for claimed in (code, error.get("status_code"), error.get("raw_status_code"), body.get("status_code")):
+        if isinstance(claimed, int) and 400 <= claimed < 600:
+            status = claimed
+            break
+    return Refusal(
+        message[:_LONGEST] if isinstance(message, str) else "",
+        _word(error.get("type") or error.get("status")),
+        _word(error.get("param")),
+        _word(code),
+        status,
+    )
+
+
+def refused(status: int, refusal: Refusal, scrub: Scrub, headers: dict[str, str] | None = None) -> GatewayError:
+    """Say a provider's refusal as our error; its message loses configured secrets and hosts.
+
+    ``headers`` are those of the provider's answer that clients may see (`Retry-After`).
+    """
+    message = scrub(refusal.message)
+    bad_key = status == 400 and (refusal.code == "invalid_api_key" or _BAD_KEY.search(message))
+    if status in (401, 403) or bad_key:
+        return UpstreamError(f"the provider refused this gateway's key ({status})")
+    if status in UpstreamRefused.KEPT:
+        return UpstreamRefused(
+            message or f"the provider answered {status}",
+            status=status,
+            type=refusal.type,
+            param=refusal.param and scrub(refusal.param),
+            code=refusal.code and scrub(refusal.code),
+            headers=headers,
+        )
+    if 300 <= status < 400:
+        return UpstreamError(f"the provider answered {status}; redirects are not followed")
+    return UpstreamError(f"the provider failed ({status}): {message}" if message else f"the provider failed ({status})")
+
+
+def _word(value: object) -> str | None:
+    if isinstance(value, bool) or value is None or value == "":
+        return None
+    return str(value)[:200] if isinstance(value, str | int) else None

@@ -1,0 +1,1 @@
+"""From the name that a client asks for to the deployment that answers."""

@@ -1,0 +1,209 @@
+"""Names → deployments: exact id, then alias, then the longest wildcard.  Pure values, one per configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.errors import Forbidden, NotFound
+from proxy.providers import KINDS
+from proxy.settings.schema import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from proxy.providers import Conventions
+    from proxy.settings import Key, Model, Provider, Settings
+
+_UPSTREAM_NAME = re.compile(r"[A-Za-z0-9@._:/-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A deployment with all that asking it takes, except the body.
+
+    ``heads`` maps operations to the bytes of a request's head, up to the value of Content-Length.
+    """
+
+    provider: str
+    upstream: str
+    weight: int
+    url: str
+    heads: dict[str, bytes]
+    timeouts: Timeouts
+    ask_usage: bool
+    drop: tuple[str, ...]
+    roles: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A configured model; ``targets`` are its usable deployments."""
+
+    id: str
+    label: str
+    description: str
+    aliases: tuple[str, ...]
+    context: int | None
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a name leads to.
+
+    ``model`` is what clients are told, ``label`` what metrics and logs are (a wildcard's pattern),
+    ``rest`` what a wildcard left of the name for upstream.
+    """
+
+    model: str
+    label: str
+    entry: Entry
+    rest: str = ""
+
+    def upstream(self, target: Target) -> str:
+        """The name that the provider knows the model by."""
+        return target.upstream or self.rest
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All names of one configuration."""
+
+    entries: dict[str, Entry]
+    aliases: dict[str, str]
+    #: Prefixes of wildcards, longest first, with their patterns.
+    wildcards: tuple[tuple[str, str], ...] = field(default=())
+
+    def resolve(self, name: str, key: Key | None) -> Route:
+        """Find what ``name`` leads to, for a caller with ``key``.
+
+        Raises ``NotFound`` with the nearest names that the key may use, ``Forbidden``.
+        """
+        route = self._find(name)
+        if route is None:
+            raise NotFound(
+                f"there is no model {name[:200]!r}{self._nearest(name, key)}", param="model", code="model_not_found"
+            )
+        if key is not None and not may_use(key, name, route.entry.id):
+            raise Forbidden(f"this key may not use the model {name[:200]!r}", param="model")
+        if not route.entry.targets:
+            raise NotFound(
+                f"the model {name[:200]!r} is configured, but its provider is switched off",
+                param="model",
+                code="model_not_found",
+            )
+        return route
+
+    def default(self, wanted: str, key: Key | None) -> str:
+        """The name for a request without one: ``wanted`` if it can be had, else the first that can.
+
+        Raises ``NotFound`` where none can.
+        """
+        for name in (wanted, *self.names(key)):
+            route = self._find(name) if name else None
+            if route and route.entry.targets and (key is None or may_use(key, name, route.entry.id)):
+                return self.aliases.get(name, name)
+        raise NotFound("no model is available: no provider has a key", param="model", code="model_not_found")
+
+    def names(self, key: Key | None) -> Iterator[str]:
+        """The ids and aliases that can be asked for, in the order of the configuration."""
+        for entry in self.entries.values():
+            if not entry.targets or entry.id.endswith("*"):
+                continue
+            for name in (entry.id, *entry.aliases):
+                if key is None or may_use(key, name, entry.id):
+                    yield name
+
+    @property
+    def usable(self) -> bool:
+        """Can anything be asked at all?"""
+        return any(entry.targets for entry in self.entries.values())
+
+    def _find(self, name: str) -> Route | None:
+        id = self.aliases.get(name, name)
+        entry = self.entries.get(id)
+        if entry is not None and not id.endswith("*"):
+            return Route(id, id, entry)
+        if not name.isascii() or not name.isprintable():
+            return None
+        for prefix, pattern in self.wildcards:
+            rest = name[len(prefix) :]
+            if name.startswith(prefix) and is_upstream_name(rest):
+                return Route(name, pattern, self.entries[pattern], rest)
+        return None
+
+    def _nearest(self, name: str, key: Key | None) -> str:
+        close = difflib.get_close_matches(name[:200], list(self.names(key)), n=3, cutoff=0.4)
+        return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def may_use(key: Key, *names: str) -> bool:
+    """Does one of the key's globs cover one of the model's names?"""
+    return any(pattern == "*" or fnmatchcase(name, pattern) for pattern in key.models for name in names)
+
+
+def is_upstream_name(name: str) -> bool:
+    """Can this name stand in a provider's path: no empty, `.` or `..` segment, no odd character?"""
+    return bool(_UPSTREAM_NAME.fullmatch(name)) and not {"", ".", ".."} & set(name.split("/"))
+
+
+def build(settings: Settings, demo: tuple[str, str] | None, agent: str) -> Table:
+    """Lay out a configuration; ``demo`` is where the demo provider listens, and its key."""
+    providers = {p.name: p for p in settings.providers}
+    entries = {m.id: _entry(m, providers, settings.timeouts, demo, agent) for m in settings.models}
+    aliases = {alias: m.id for m in settings.models for alias in m.aliases}
+    patterns = sorted((m.id for m in settings.models if m.wildcard), key=len, reverse=True)
+    return Table(entries, aliases, tuple((p[:-1], p) for p in patterns))
+
+
+def _entry(
+    model: Model, providers: Mapping[str, Provider], timeouts: Timeouts, demo: tuple[str, str] | None, agent: str
+) -> Entry:
+    targets = []
+    for deployment in model.deployments:
+        provider = providers[deployment.provider]
+        if not provider.enabled or (provider.kind == "demo" and demo is None):
+            continue
+        url, key = demo if provider.kind == "demo" and demo else (provider.base_url, provider.api_key.reveal())
+        kind = KINDS[provider.kind]
+        upstream = deployment.upstream or ("" if model.wildcard else model.id)
+        targets.append(
+            Target(
+                provider=provider.name,
+                upstream=upstream,
+                weight=deployment.weight,
+                url=url,
+                heads={op: _head(url, path, kind, key, provider.headers, agent) for op, path in kind.paths.items()},
+                timeouts=msgspec.structs.replace(timeouts, **{**provider.timeouts, **model.timeouts}),
+                ask_usage=provider.ask_usage,
+                drop=provider.drop,
+                roles=kind.roles,
+            )
+        )
+    label = model.label or model.id
+    return Entry(model.id, label, model.description, model.aliases, model.context, tuple(targets))
+
+
+def _head(url: str, path: str, kind: Conventions, key: str, extra: Mapping[str, str], agent: str) -> bytes:
+    """Render a request's head once: everything in it is configuration."""
+    authority, _, prefix = url.partition("://")[2].partition("/")
+    headers = {
+        "Host": authority,
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream, application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": agent,
+    }
+    if key:
+        headers[kind.key_header] = kind.key_prefix + key
+    given = {name.lower() for name in extra}
+    lines = [f"{name}: {value}" for name, value in headers.items() if name.lower() not in given]
+    lines += [f"{name}: {value}" for name, value in extra.items()]
+    target = f"/{prefix}{path}" if prefix else path
+    return "\r\n".join([f"POST {target} HTTP/1.1", *lines, "Content-Length: "]).encode("latin-1")

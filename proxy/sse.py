@@ -1,0 +1,344 @@
+"""Server-sent events as bytes: whole frames out of slices cut anywhere.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+No I/O, no JSON: a `Decoder` reads frames for those who want their meaning, a `Reframer`
+passes them on as they are, `encode` writes them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BOM = b"\xef\xbb\xbf"
+#: The end mark of OpenAI-like streams.
+DONE = b"[DONE]"
+
+# LF, CR or CRLF and nothing else: bytes.splitlines() would do, str.splitlines() would
+# also cut at U+2028 and U+0085, which are legal inside JSON.
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+
+
+class Frame(NamedTuple):
+    """One dispatched event: its data, lines joined by LF, and its type ("" for `message`)."""
+
+    data: bytes
+    event: str = ""
+
+
+def encode(data: bytes, event: str = "") -> bytes:
+    """Write one frame; ``data`` is one line (JSON has no raw line ends)."""
+    if event:
+        return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+    return b"data: %b\n\n" % data
+
+
+def comment(text: bytes) -> bytes:
+    """Write a comment, which keeps connections alive and means nothing."""
+    return b": %b\n\n" % text
+
+
+def parse_field(line: bytes) -> tuple[bytes, bytes]:
+    """Split a line into field name and value; one space after the colon is not part of the value."""
+    name, _, value = line.partition(b":")
+    return name, value[1:] if value[:1] == b" " else value
+
+
+# Reading the meaning...
+
+
+class Decoder:
+    """Turn slices of an event stream, cut anywhere, into whole frames.
+
+    Unfinished input is kept as a list of pieces and joined once, when its line
+    ends: a 1 MiB line that drips in byte by byte must not cost 1 MiB² of copying.
+
+    ``overlong`` is set when a frame outgrows ``max_frame`` bytes.  What was whole before it
+    has been returned; what comes after is ignored.
+    """
+
+    def __init__(self, max_frame: int = 16 * 2**20) -> None:
+        self._max_frame = max_frame
+        self._pieces: list[bytes] = []  # of the unfinished line
+        self._data: list[bytes] = []  # of the unfinished frame
+        self._event = b""
+        self._size = 0  # bytes of the unfinished frame's whole lines
+        self._pending = 0  # bytes of its unfinished line
+        self._swallow_lf = False  # last chunk ended in CR: its LF may follow
+        self._head: bytes | None = b""  # the first bytes, while they may still be a BOM
+        self.overlong = False
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Take the next bytes; return the frames they complete, if any."""
+        frames: list[Frame] = []
+        if self._head is not None:
+            chunk = self._skip_bom(chunk)
+        if not chunk or self.overlong:
+            return frames
+        for line in self._lines(chunk):
+            self._size += len(line) + 1
+            if self._size > self._max_frame:
+                self.overlong = True
+                return frames
+            if line:
+                self._field(line)
+                continue
+            if self._data:  # a blank line after `event:` alone dispatches nothing
+                frames.append(Frame(b"\n".join(self._data), self._event.decode("utf-8", "replace")))
+                self._data = []
+            self._event = b""
+            self._size = 0
+        self.overlong = self._size + self._pending > self._max_frame
+        return frames
+
+    @property
+    def holding(self) -> bool:
+        """Has part of a frame come that is more than a comment?"""
+        return bool(self._data or self._event or (self._pieces and not self._pieces[0].startswith(b":")))
+
+    def end(self) -> Frame | None:
+        """The input is over: return what an unterminated last frame would have been."""
+        line = b"".join(self._pieces)
+        self._pieces = []
+        if line:
+            self._field(line)
+        if not self._data or self.overlong:
+            return None
+        frame = Frame(b"\n".join(self._data), self._event.decode("utf-8", "replace"))
+        self._data = []
+        return frame
+
+    def _skip_bom(self, chunk: bytes) -> bytes:
+        head = (self._head or b"") + chunk
+        if len(head) < len(BOM) and BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(BOM)
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        if self._swallow_lf:
+            self._swallow_lf = False
+            chunk = chunk.removeprefix(b"\n")
+        if b"\r" in chunk:
+            self._swallow_lf = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._pieces:
+            lines[0] = b"".join([*self._pieces, lines[0]])
+            self._pieces = []
+            self._pending = 0
+        if rest:
+            self._pieces.append(rest)
+            self._pending += len(rest)
+        return lines
+
+    def _field(self, line: bytes) -> None:
+        name, value = parse_field(line)
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"event":
+            self._event = value
+
+
+# Passing frames on...
+
+
+class Reframer:
+    """Give whole frames on, byte for byte, as soon as their last byte is in.
+
+    Taken out: `id:` and `retry:` lines (the official OpenAI client parses the empty event that
+    they dispatch and dies of it), frames without data or with empty data, data that begins with
+    a colon and a space (relics of comments), the BOM, and everything after the end mark.
+
+    A run of frames that are one `data: {…}` line each, ended by LF, passes in a handful of
+    C-level scans, however many frames it holds: that is the hot path.  All else goes line by line.
+
+    ``overlong`` is set when a frame outgrows ``max_frame`` bytes, ``done`` when the end mark was passed on.
+    """
+
+    def __init__(self, max_frame: int = 16 * 2**20) -> None:
+        self._max_frame = max_frame
+        self._tail: list[bytes] = []  # of the unfinished frame, on the LF path
+        self._tail_size = 0
+        self._slow: _Lines | None = None  # once a CR was seen
+        self._head: bytes | None = b""  # the first bytes, while they may still be a BOM
+        self.overlong = False
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes; return the whole frames they complete, as one run."""
+        if self._head is not None:
+            chunk = self._skip_bom(chunk)
+        if not chunk or self.done or self.overlong:
+            return b""
+        if self._slow is not None:
+            return self._line_by_line(self._slow, chunk)
+        if b"\r" in chunk:
+            self._slow = _Lines(self._max_frame)
+            held, self._tail = b"".join(self._tail), []
+            return self._line_by_line(self._slow, held + chunk)
+
+        end = chunk.rfind(b"\n\n") + 2
+        meets_at_the_cut = self._tail and chunk[:1] == b"\n" and self._tail[-1][-1:] == b"\n"
+        if end == 1 and not meets_at_the_cut:
+            self._hold(chunk)
+            return b""
+        run = chunk if end == len(chunk) else chunk[:end]
+        if self._tail:
+            run = b"".join([*self._tail, run])
+            self._tail = []
+        self._tail_size = 0
+        if end < len(chunk):
+            self._hold(chunk[end:])
+
+        count = run.count(b"\n\n")
+        if (
+            run.startswith(b"data: {")
+            and run.count(b"\n\ndata: {") == count - 1
+            and run.count(b"\n") == 2 * count
+            and len(run) <= self._max_frame
+        ):
+            return run
+        return self._line_by_line(_Lines(self._max_frame), run)
+
+    def end(self) -> bytes:
+        """The input is over: return an unterminated last frame, terminated; b"" if there is none."""
+        if self.done or self.overlong:
+            return b""
+        lines = self._slow
+        if lines is None:
+            lines, held = _Lines(self._max_frame), b"".join(self._tail)
+            self._tail = []
+            lines.feed(held)
+        out = lines.end()
+        self.done = lines.done
+        return out
+
+    @property
+    def pending(self) -> bytes:
+        """What has come of a frame that is not whole yet."""
+        return b"".join(self._tail) if self._slow is None else self._slow.pending
+
+    def _skip_bom(self, chunk: bytes) -> bytes:
+        head = (self._head or b"") + chunk
+        if len(head) < len(BOM) and BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(BOM)
+
+    def _hold(self, piece: bytes) -> None:
+        self._tail.append(piece)
+        self._tail_size += len(piece)
+        if self._tail_size > self._max_frame:
+            self.overlong = True
+            self._tail = []
+
+    def _line_by_line(self, lines: _Lines, chunk: bytes) -> bytes:
+        out = lines.feed(chunk)
+        self.done = lines.done
+        self.overlong = self.overlong or lines.overlong
+        return out
+
+
+class _Lines:
+    """The Reframer's slow path: every kind of line end, kept as it came."""
+
+    def __init__(self, max_frame: int) -> None:
+        self._max_frame = max_frame
+        self._pieces: list[bytes] = []  # of the unfinished line
+        self._kept: list[bytes] = []  # lines of the unfinished frame that go on, with their ends
+        self._data: list[bytes] = []  # what they say
+        self._size = 0  # bytes of the unfinished frame's whole lines
+        self._pending = 0  # bytes of its unfinished line
+        self._crlf = False  # the last line end was CRLF
+        self._swallow_lf = False  # last chunk ended in CR: its LF may follow
+        self.done = False
+        self.overlong = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        out: list[bytes] = []
+        start = 0
+        if self._swallow_lf:
+            self._swallow_lf = False
+            start = 1 if chunk[:1] == b"\n" else 0
+        for match in _LINE_END.finditer(chunk, start):
+            line, end = chunk[start : match.start()], match.group()
+            start = match.end()
+            if end == b"\r" and start == len(chunk):
+                # Maybe half of a CRLF.  The line is over either way; in a stream that has spoken
+                # CRLF so far the LF is written now and swallowed when it comes.
+                self._swallow_lf = True
+                end = b"\r\n" if self._crlf else b"\r"
+            self._crlf = end == b"\r\n"
+            if self._pieces:
+                line = b"".join([*self._pieces, line])
+                self._pieces = []
+                self._pending = 0
+            self._size += len(line) + len(end)
+            if self._size > self._max_frame:
+                self.overlong = True
+                break
+            if line:
+                self._take(line, end)
+            else:
+                out.append(self._dispatch(end))
+                if self.done:
+                    break
+        else:
+            if start < len(chunk):
+                self._pieces.append(chunk[start:])
+                self._pending += len(chunk) - start
+                self.overlong = self._size + self._pending > self._max_frame
+        return b"".join(out)
+
+    def end(self) -> bytes:
+        line = b"".join(self._pieces)
+        self._pieces = []
+        end = b"\r\n" if self._crlf else b"\n"
+        if line:
+            self._take(line, end)
+        return self._dispatch(end)
+
+    @property
+    def pending(self) -> bytes:
+        return b"".join([*self._kept, *self._pieces])
+
+    def _take(self, line: bytes, end: bytes) -> None:
+        name, value = parse_field(line)
+        if name in (b"id", b"retry"):
+            return
+        if name == b"data":
+            self._data.append(value)
+        self._kept.append(line + end)
+
+    def _dispatch(self, end: bytes) -> bytes:
+        data, kept = self._data, self._kept
+        self._data, self._kept, self._size = [], [], 0
+        if not any(data) or data[0].startswith(b": "):
+            return b""
+        if data[0].startswith(DONE):
+            self.done = True
+        return b"".join([*kept, end])
+
+
+def split(run: bytes) -> Iterator[tuple[bytes, Frame]]:
+    """Take a run of whole frames apart again: each frame's bytes and its meaning."""
+    start = 0
+    for match in _FRAME_END.finditer(run):
+        raw = run[start : match.end()]
+        start = match.end()
+        data, event = [], b""
+        for line in _LINE_END.split(raw):
+            name, value = parse_field(line)
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                event = value
+        yield raw, Frame(b"\n".join(data), event.decode("utf-8", "replace"))

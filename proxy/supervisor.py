@@ -1,0 +1,409 @@
+"""``serve``: this process, or a small one that starts ``server.workers`` of the same program and watches them.
+
+Workers share the listening sockets and nothing else of the parent.  Each has one end of a socket pair: it says
+"ready" and "reloaded" there, and its end means that the supervisor is gone, so that the worker drains and ends.
+The supervisor never imports aiohttp: it stays small, and there is little in it that could fail.
+
+| signal           | what happens                                                                               |
+|------------------|--------------------------------------------------------------------------------------------|
+| SIGTERM, SIGINT  | passed on; ends when the last worker has; a second one kills them all at once              |
+| SIGHUP           | the file is judged here, once; a good one is read again by every worker                    |
+| SIGUSR2          | new workers from the code on disk; once all of them serve, the old ones drain and end      |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy import sockets, systemd
+from proxy.faults import Faults
+from proxy.launch import Launch, leave_now
+from proxy.observe import logs
+from proxy.settings import Overrides, SettingsError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+log = logging.getLogger(__name__)
+
+#: How a worker knows that it is one: the descriptors of its socket pair's end and of the listening sockets.
+WORKER = "AI_PROXY_WORKER"
+#: Signals that must not kill a process which is not ready for them yet: they wait until it is.
+DEFERRED = {signal.SIGHUP, signal.SIGUSR2}
+#: Pauses before a worker that died is replaced, in seconds: the first, and the longest.  Each doubles the last ...
+PAUSE, LONGEST_PAUSE = 0.5, 30.0
+#: ... until one has lived this long; its successor starts at once.
+STEADY = 10.0
+#: Seconds that workers may take over a reload before systemd is told that it is done all the same.
+RELOAD = 10.0
+#: Seconds after ``server.drain`` in which a worker must have ended: it has last words and slow readers to see to.
+MARGIN = 45.0
+
+
+def serve(config: Path, overrides: Overrides) -> int:
+    """Serve what ``config`` says until a signal ends it.
+
+    The exit code: 0; 1 (cannot listen) or 2 (configuration), each with one line on stderr; 128 + n where a second
+    signal n did not wait.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+    try:
+        return _serve(config, overrides)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except sockets.CannotListen as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before there was a loop that knows SIGINT
+        return 128 + signal.SIGINT
+
+
+def _serve(config: Path, overrides: Overrides) -> int:
+    loaded = load(config, overrides=overrides)
+    settings = loaded.settings
+    logs.setup(settings.log)
+    _allow_many_descriptors()
+    link, *descriptors = map(int, os.environ.pop(WORKER, "-1").split(","))
+    worker = link >= 0
+    if not worker:
+        for warning in loaded.warnings:  # workers would only repeat them
+            log.warning("%s", warning)
+        descriptors = systemd.take_descriptors()
+    launch = Launch(
+        config=config,
+        overrides=overrides,
+        settings=settings,
+        sockets=sockets.inherit(descriptors) or sockets.bind(settings.server.host, settings.server.port),
+        alone=not descriptors,
+    )
+    if settings.server.workers > 1 and not worker:
+        with asyncio.Runner() as runner:
+            return runner.run(Supervisor(launch).run())
+
+    from proxy import serving  # only now: sockets listen before aiohttp is imported, and a supervisor never does
+
+    return serving.run(launch, serving.Link(socket.socket(fileno=link)) if worker else None)
+
+
+def _allow_many_descriptors() -> None:
+    """A stream takes two descriptors, and the usual soft limit of 1024 is there for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a sandbox may forbid it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+# Workers...
+
+
+class Worker:
+    """A place for one process: it is started again when it dies, until it is told to leave."""
+
+    def __init__(self, launch: Launch, metrics: Path) -> None:
+        self._launch = launch
+        self._metrics = metrics
+        #: Set once: None when it serves, the exit code where it ended before.
+        self.started: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self.reloaded = asyncio.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._serves = False
+        self._leaving = asyncio.Event()
+        self._life = asyncio.create_task(self._live())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    @property
+    def gone(self) -> bool:
+        """It has left, and no process of it is there any more."""
+        return self._life.done()
+
+    async def ended(self) -> None:
+        """Wait until it is gone."""
+        await asyncio.wait([self._life])
+
+    def reload(self) -> bool:
+        """Pass SIGHUP on; False where no process is there that could hear it, or one that ends anyway."""
+        self.reloaded.clear()
+        return not self._leaving.is_set() and self._signal(signal.SIGHUP)
+
+    def leave(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Let it end as ``number`` says, and start no other.  Once: a second signal would not let it drain."""
+        if not self._leaving.is_set():
+            self._leaving.set()
+            self._signal(number if self._serves else signal.SIGTERM)  # a young Python shows tracebacks for SIGINT
+
+    def kill(self) -> None:
+        self._leaving.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            return False
+        self._process.send_signal(number)
+        return True
+
+    async def _live(self) -> None:
+        pause = 0.0
+        while not self._leaving.is_set():
+            began = time.monotonic()
+            code = await self._process_life()
+            if not self.started.done():
+                self.started.set_result(code)
+                return
+            if self._leaving.is_set():
+                return
+            pause = 0.0 if time.monotonic() - began > STEADY else min(max(PAUSE, 2 * pause), LONGEST_PAUSE)
+            log.error("worker %d %s; the next one starts in %g s", self.pid, ending(code), pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._leaving.wait()
+        if not self.started.done():
+            self.started.set_result(-signal.SIGTERM)
+
+    async def _process_life(self) -> int:
+        """Start a process and hear it out; its exit code, negative for a signal."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = self._spawn(theirs)
+        except OSError as exc:
+            ours.close()
+            log.error("a worker cannot be started: %s", exc.strerror)
+            return 1
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            with suppress(OSError):  # killed with something unread
+                while word := await reader.readline():
+                    self._hear(word.strip())
+        finally:
+            writer.close()
+            self._serves = False
+            self.reloaded.set()
+        code = await asyncio.to_thread(self._process.wait)
+        # Gauges of live processes count until their file is gone; prometheus_client leaves that to the parent.
+        for file in self._metrics.glob(f"gauge_live*_{self.pid}.db"):
+            file.unlink(missing_ok=True)
+        return code
+
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        told = self._launch.overrides
+        flags = {"--config": self._launch.config, "--host": told.host, "--port": told.port, "--workers": told.workers}
+        given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
+        descriptors = [theirs.fileno(), *(sock.fileno() for sock in self._launch.sockets)]
+        environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
+        environ[WORKER] = ",".join(map(str, descriptors))
+        environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+        with deferred():
+            return subprocess.Popen(
+                [sys.executable, "-m", "proxy", "serve", *given],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                process_group=0,  # a terminal's Ctrl-C is for the supervisor: with its own it would be the second
+            )
+
+    def _hear(self, word: bytes) -> None:
+        if word == b"ready":
+            self._serves = True
+            log.info("worker %d serves", self.pid)
+            if not self.started.done():
+                self.started.set_result(None)
+        elif word == b"reloaded":
+            self.reloaded.set()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Processes that are started in here are born with these signals waiting."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+# The supervisor...
+
+
+class Supervisor:
+    """Start the workers, replace them when they die or their code is new, and end with them."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._settings = launch.settings
+        self._workers: list[Worker] = []
+        self._old: set[Worker] = set()  # replaced, and still draining
+        self._metrics = Path(tempfile.mkdtemp(prefix="ai-proxy-"))
+        self._stop = asyncio.Event()
+        self._hup = asyncio.Event()
+        self._usr2 = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until a signal ends it; the exit code."""
+        asyncio.get_running_loop().set_exception_handler(Faults())
+        self._install()
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            code = await self._start()
+            if not self._stop.is_set():
+                if code:
+                    return code
+                helpers += map(asyncio.create_task, (self._reloads(), self._upgrades(), systemd.watchdog()))
+                log.info("%s, %d workers", self._launch.serving(), len(self._workers))
+                systemd.ready("serving")
+                await self._stop.wait()
+            await self._end()
+            return 0
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await self._kill()
+
+    async def _kill(self) -> None:
+        """Whoever is still there."""
+        for worker in self._all():
+            worker.kill()
+        await asyncio.gather(*(worker.ended() for worker in self._all()))
+        shutil.rmtree(self._metrics, ignore_errors=True)
+
+    def _install(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hup.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._usr2.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED)
+
+    def _all(self) -> list[Worker]:
+        self._old = {worker for worker in self._old if not worker.gone}
+        return [*self._workers, *self._old]
+
+    def _new(self) -> Worker:
+        return Worker(self._launch, self._metrics)
+
+    async def _start(self) -> int:
+        """Start all workers and wait until they serve; 0, or the exit code to give up with.
+
+        The first one goes alone: what keeps it from serving would keep the others, too, and is told once.
+        """
+        for number in (1, self._launch.settings.server.workers - 1):
+            fresh = [self._new() for _ in range(number)]
+            self._workers += fresh
+            code = await _outcome(fresh)
+            if code is not None or self._stop.is_set():
+                if code == 2:  # a mistake in the configuration, and the worker has told it
+                    return 2
+                if not self._stop.is_set():
+                    print(f"the workers do not start: one {ending(code or 0)}", file=sys.stderr)
+                return 1
+        return 0
+
+    def _leave(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            for worker in self._all():
+                worker.kill()
+            shutil.rmtree(self._metrics, ignore_errors=True)
+            leave_now(number)
+        self._stop.set()
+        sockets.close(self._launch.sockets)
+        for worker in self._all():
+            worker.leave(number)
+        systemd.stopping(self._settings.server.drain + MARGIN)
+        log.info("%s: passed on to %d workers", number.name, len(self._all()))
+
+    async def _end(self) -> None:
+        """Wait for the last worker, but not for one that cannot end."""
+        try:
+            async with asyncio.timeout(self._settings.server.drain + MARGIN):
+                await asyncio.gather(*(worker.ended() for worker in self._all()))
+        except TimeoutError:
+            log.error("workers did not end in time and were killed")
+        else:
+            log.info("ended; every worker has")
+
+    # Reload...
+
+    async def _reloads(self) -> None:
+        while True:
+            await self._hup.wait()
+            self._hup.clear()
+            systemd.reloading()
+            await self._reload()
+            systemd.ready("serving")
+
+    async def _reload(self) -> None:
+        try:
+            settings, _ = await asyncio.to_thread(self._launch.reload)
+        except SettingsError as exc:
+            log.error("not reloaded, everything stays as it was: %s", exc)
+            return
+        except Exception as exc:
+            log.error("not reloaded, everything stays as it was: %s", logs.where(exc))
+            return
+        self._settings = settings
+        logs.setup(settings.log)
+        asked = [worker for worker in self._all() if worker.reload()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELOAD):
+                await asyncio.gather(*(worker.reloaded.wait() for worker in asked))
+        log.info("reloaded %s in %d workers", self._launch.config, len(asked))
+
+    # Upgrade...
+
+    async def _upgrades(self) -> None:
+        while True:
+            await self._usr2.wait()
+            self._usr2.clear()
+            await self._upgrade()
+
+    async def _upgrade(self) -> None:
+        """New workers beside the old ones; these leave when all the new ones serve, and stay if one does not."""
+        if self._stop.is_set():
+            return
+        log.info("starting %d workers from the code on disk", len(self._workers))
+        fresh = [self._new() for _ in self._workers]
+        self._old.update(fresh)  # not counted on yet, but ended with the rest
+        code = await _outcome(fresh)
+        if code is not None:
+            log.error("a new worker %s; the old ones serve on", ending(code))
+            for worker in fresh:
+                worker.kill()
+            return
+        replaced, self._workers = self._workers, fresh
+        self._old = self._old.difference(fresh).union(replaced)
+        for worker in replaced:
+            worker.leave()
+        log.info("%d new workers serve, the old ones drain", len(fresh))
+
+
+async def _outcome(workers: Iterable[Worker]) -> int | None:
+    """None when all of them serve; else the exit code of one that does not, as soon as it is known."""
+    for coming in asyncio.as_completed([worker.started for worker in workers]):
+        if (code := await coming) is not None:
+            return code
+    return None

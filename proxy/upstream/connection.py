@@ -1,0 +1,305 @@
+"""One connection to a provider: requests go out, answers are pushed to their receiver.
+
+Bytes go on from `data_received`, with no task woken: one read, one push.  httptools parses;
+what it leaves to its user is checked here: the size of heads, interim answers, bodies that end
+with the connection, and bytes after a message, which poison the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import httptools
+
+from proxy.errors import GatewayError, UpstreamError
+from proxy.upstream.decoding import body_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.upstream.decoding import BodyDecoder
+
+MAX_HEAD = 64 * 1024  # bytes; some providers send single headers of more than 8 KiB
+MAX_HEADERS = 256
+_BODILESS = frozenset({204, 205, 304})
+
+
+class Head(NamedTuple):
+    """The head of an answer; header names are in lower case, of repeated ones the first counts."""
+
+    status: int
+    headers: dict[str, str]
+
+
+class Stale(Exception):
+    """A kept connection turned out to be closed before any byte of an answer: ask again on a fresh one."""
+
+
+class Receiver(Protocol):
+    """Who is told what comes.  Its methods must not raise."""
+
+    def head_came(self, head: Head) -> None: ...
+
+    def data_came(self, chunk: bytes) -> None: ...
+
+    def ended(self, error: GatewayError | Stale | None) -> None:
+        """The answer is over: whole (None), or broken as ``error`` says.  Told once, last."""
+
+
+class Call:
+    """One request in flight, as its owner may steer it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the client cannot keep up."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def abort(self) -> None:
+        """Close the connection now; nothing more is told.  Does nothing once the answer is over."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def leave(self) -> None:
+        """The owner has all it wants: what is left of the body is read and thrown away, briefly."""
+        if self._connection is not None:
+            self._connection.leave()
+
+    def over(self) -> None:
+        self._connection = None
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1, one request at a time.  ``release`` is told when it can be used again."""
+
+    def __init__(self, release: Callable[[Connection], None], lost: Callable[[Connection], None]) -> None:
+        self._release = release
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._call: Call | None = None
+        self._body: list[bytes] = []
+        #: httptools looks this up once: body pieces go straight to the list.
+        self.on_body = self._body.append
+        self._parser = httptools.HttpResponseParser(self)
+        self._requests = 0
+        self._paused = False
+        self.idle_since = 0.0
+        self._fresh_answer()
+
+    def _fresh_answer(self) -> None:
+        self._head_bytes = 0  # read of the head; -1 once it is whole
+        self._answered = False  # any byte has come
+        self._headers: dict[str, str] = {}
+        self._lengths: set[str] = set()
+        self._interim = False
+        self._complete = False
+        self._framed = False  # the body's end is told by its length or chunks
+        self._decoder: BodyDecoder | None = None
+
+    # Asking...
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> Call:
+        """Write a request; ``head`` ends before the Content-Length's value."""
+        assert self._transport is not None
+        self._requests += 1
+        self._receiver = receiver
+        self._call = Call(self)
+        start = b"%b%d\r\n\r\n" % (head, len(body))
+        if len(body) < 65536:
+            self._transport.write(start + body)
+        else:
+            self._transport.writelines([start, body])
+        return self._call
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._settle()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def leave(self) -> None:
+        if self._complete:
+            return
+        self._settle()
+        self.resume()
+        loop = asyncio.get_running_loop()
+        loop.call_later(1, self._give_up)  # the last chunk is usually on its way
+
+    def _give_up(self) -> None:
+        if not self._complete and self._receiver is None and self._transport is not None and not self.idle_since:
+            self._transport.abort()
+
+    # Hearing...
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes >= 0:
+            if self._call is None and self._receiver is None and self.idle_since:
+                self._close()  # an answer that nobody asked for
+                return
+            self._answered = True
+            self._head_bytes += len(data)
+        error: GatewayError | None = None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            error = UpstreamError("the provider answered 101; nothing was to be upgraded")
+        except httptools.HttpParserCallbackError as exc:
+            error = exc.__context__ if isinstance(exc.__context__, GatewayError) else _nonsense(exc)
+        except httptools.HttpParserError as exc:
+            error = _nonsense(exc)
+        if error is None and self._head_bytes > MAX_HEAD:
+            error = UpstreamError(f"the provider's answer has more than {MAX_HEAD} bytes of headers")
+        if self._body:
+            error = self._push() or error
+        if error is not None:
+            self._break(error)
+        elif self._complete:
+            self._finish()
+
+    def eof_received(self) -> bool:
+        return False  # a provider that half-closes has said all it will
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost(self)
+        receiver, call = self._receiver, self._call
+        if receiver is None:
+            return
+        if not self._answered and self._requests > 1:
+            self._end(Stale())
+        elif self._head_bytes >= 0:
+            self._end(UpstreamError("the provider closed the connection without an answer"))
+        elif exc is None and not self._framed:
+            self._end(self._decoded())
+        else:
+            self._end(UpstreamError("the provider's answer was cut"))
+        if call is not None:
+            call.over()
+
+    # What httptools tells...
+
+    def on_message_begin(self) -> None:
+        if self._complete:  # bytes after the message that we asked for
+            raise UpstreamError("the provider sent more than one answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key == "content-length":
+            self._lengths.add(text.strip())
+        self._headers.setdefault(key, text)
+        if len(self._headers) > MAX_HEADERS:
+            raise UpstreamError(f"the provider's answer has more than {MAX_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._interim = True
+            return
+        headers = self._headers
+        coding = headers.get("transfer-encoding", "").lower()
+        if len(self._lengths) > 1 or (coding and self._lengths):
+            raise UpstreamError("the provider's answer has conflicting lengths")
+        self._head_bytes = -1
+        self._framed = coding.endswith("chunked") or bool(self._lengths) or status in _BODILESS
+        self._decoder = body_decoder(headers.get("content-encoding", ""))
+        if self._receiver is not None:
+            self._receiver.head_came(Head(status, headers))
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            self._headers = {}
+            self._lengths = set()
+        else:
+            self._complete = True
+
+    # Passing on...
+
+    def _push(self) -> GatewayError | None:
+        body = self._body
+        chunk = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        if self._decoder is None:
+            if self._receiver is not None:
+                self._receiver.data_came(chunk)
+            return None
+        try:
+            for piece in self._decoder.feed(chunk):
+                if self._receiver is not None:
+                    self._receiver.data_came(piece)
+        except UpstreamError as exc:
+            return exc
+        return None
+
+    def _decoded(self) -> GatewayError | None:
+        try:
+            if self._decoder is not None:
+                self._decoder.end()
+        except UpstreamError as exc:
+            return exc
+        return None
+
+    def _finish(self) -> None:
+        keep = self._parser.should_keep_alive() and self.usable
+        error = self._decoded()
+        receiver = self._settle()
+        self._fresh_answer()
+        if keep and not error:
+            self.resume()
+            self._release(self)
+        else:
+            self._close()
+        if receiver is not None:
+            receiver.ended(error)
+
+    def _break(self, error: GatewayError) -> None:
+        self._close()
+        # Bytes after a good answer spoil the connection, not the answer.
+        self._end(self._decoded() if self._complete else error)
+
+    def _end(self, error: GatewayError | Stale | None) -> None:
+        receiver = self._settle()
+        if receiver is not None:
+            receiver.ended(error)
+
+    def _settle(self) -> Receiver | None:
+        receiver, self._receiver = self._receiver, None
+        if self._call is not None:
+            self._call.over()
+            self._call = None
+        return receiver
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _nonsense(exc: Exception) -> UpstreamError:
+    return UpstreamError(f"the provider's answer is not HTTP: {exc.args[0] if exc.args else exc!r}"[:200])

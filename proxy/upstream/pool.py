@@ -1,0 +1,132 @@
+"""Connections to providers: made, kept and found again, one pool per origin, with no cap but ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from proxy.errors import TimedOut, UpstreamError
+from proxy.upstream.connection import Connection
+
+if TYPE_CHECKING:
+    from proxy.upstream.connection import Call, Receiver
+
+#: Seconds a connection is kept idle: less than most servers do, so that we close first.
+IDLE = 30.0
+
+
+class Origin(NamedTuple):
+    """Where a provider listens."""
+
+    tls: bool
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Read the origin of an absolute URL."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        return cls(tls, parts.hostname or "", parts.port or (443 if tls else 80))
+
+
+class Upstream:
+    """Sends requests, each on a connection of its own for as long as it lasts."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._tls: ssl.SSLContext | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def send(
+        self, origin: Origin, head: bytes, body: bytes, receiver: Receiver, *, connect: float, fresh: bool = False
+    ) -> Call:
+        """Write a request on a kept connection, or on a new one made within ``connect`` seconds.
+
+        ``fresh`` refuses a kept one: the last turned out to be stale.
+        Raises ``UpstreamError``, ``TimedOut``.
+        """
+        if not fresh and (idle := self._idle.get(origin)):
+            while idle:
+                connection = idle.pop()
+                if connection.usable:
+                    connection.idle_since = 0.0
+                    return connection.send(head, body, receiver)
+        connection = await self._connect(origin, connect)
+        return connection.send(head, body, receiver)
+
+    async def close(self) -> None:
+        """Close every connection, idle or not."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in tuple(self._open):
+            connection.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    async def _connect(self, origin: Origin, patience: float) -> Connection:
+        loop = asyncio.get_running_loop()
+
+        def factory() -> Connection:
+            return Connection(lambda c: self._release(origin, c), lambda c: self._forget(origin, c))
+
+        try:
+            async with asyncio.timeout(patience):
+                if origin.tls:
+                    self._tls = self._tls or ssl.create_default_context()
+                    _, connection = await loop.create_connection(
+                        factory, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host
+                    )
+                else:
+                    _, connection = await loop.create_connection(factory, origin.host, origin.port)
+        except TimeoutError:
+            raise TimedOut("connect", patience, "no connection to the provider") from None
+        except ssl.SSLCertVerificationError as exc:
+            raise UpstreamError(f"the provider's certificate is not trusted: {exc.verify_message}") from None
+        except ssl.SSLError as exc:
+            raise UpstreamError(f"TLS with the provider failed: {exc.reason or 'handshake'}") from None
+        except OSError as exc:
+            raise UpstreamError(f"no connection to the provider: {reason(exc)}") from None
+        self._open.add(connection)
+        return connection
+
+    def _release(self, origin: Origin, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(origin, []).append(connection)
+        if self._sweep is None and not self._closed:
+            self._sweep = loop.call_later(IDLE / 4, self._expire)
+
+    def _forget(self, origin: Origin, connection: Connection) -> None:
+        self._open.discard(connection)
+        idle = self._idle.get(origin)
+        if connection.idle_since and idle and connection in idle:
+            idle.remove(connection)
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - IDLE
+        for idle in self._idle.values():
+            for connection in [c for c in idle if c.idle_since < oldest]:
+                idle.remove(connection)
+                connection.abort()
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        self._sweep = loop.call_later(IDLE / 4, self._expire) if self._idle else None
+
+
+def reason(exc: OSError) -> str:
+    """Say why a connection failed without saying to whom: messages of the loop name the address."""
+    if isinstance(exc, socket.gaierror):
+        return "its name does not resolve"
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(exc, ConnectionResetError):
+        return "connection reset"
+    return os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else "network error"

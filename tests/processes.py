@@ -1,0 +1,194 @@
+"""Real gateway processes for tests: ``python -m proxy serve``, started and ended as an operator does.
+
+    async with serving(tmp_path, config(upstream.url)) as process:
+        process.send(signal.SIGHUP)
+        await process.logged("reloaded")
+        client = await connect(process.port)
+
+Waiting is always for something that the process says or does; the deadline only guards against hanging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tests.functional.wire import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from tests.functional.wire import Connection
+
+#: Seconds that a process may take to start or to end, on a machine that has other things to do.
+PATIENCE = 60.0
+ROOT = Path(__file__).parent.parent
+
+
+class Process:
+    """One ``serve``, and everything that it has said."""
+
+    def __init__(self, process: asyncio.subprocess.Process, config: Path) -> None:
+        self.config = config
+        #: Lines of stderr, where the log goes, and of stdout, where nothing should.
+        self.err: list[str] = []
+        self.out: list[str] = []
+        self._process = process
+        self._said = asyncio.Condition()
+        assert process.stderr
+        assert process.stdout
+        self._pumps = [
+            asyncio.create_task(self._pump(stream, lines), name="test: output of a gateway")
+            for stream, lines in ((process.stderr, self.err), (process.stdout, self.out))
+        ]
+
+    @classmethod
+    async def start(
+        cls,
+        directory: Path,
+        config: str,
+        *flags: str,
+        environ: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+        program: Sequence[str] = (sys.executable, "-m", "proxy", "serve"),
+    ) -> Self:
+        """Start it with ``config`` in ``directory``; nobody waits for anything yet."""
+        path = directory / "config.toml"
+        path.write_text(config)
+        process = await asyncio.create_subprocess_exec(
+            *program,
+            "--config",
+            str(path),
+            *flags,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONWARNINGS": "error", **(environ or {})},
+            pass_fds=descriptors,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        return cls(process, path)
+
+    async def _pump(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
+        while line := await stream.readline():
+            async with self._said:
+                lines.append(line.decode().rstrip("\n"))
+                self._said.notify_all()
+        async with self._said:
+            self._said.notify_all()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        """Where it listens, as its start line says."""
+        for line in self.err:
+            if found := re.search(r"listening on http://\S+?:(\d+)", line):
+                return int(found[1])
+        raise AssertionError(f"it has not said where it listens: {self.err}")
+
+    async def serves(self) -> Self:
+        """Wait until it says that it serves."""
+        await self.logged("listening on")
+        return self
+
+    async def connect(self) -> Connection:
+        return await connect(self.port)
+
+    # What it says...
+
+    async def logged(self, text: str, times: int = 1) -> str:
+        """Wait until ``times`` lines of the log contain ``text``; returns the last of them."""
+
+        def found() -> list[str]:
+            return [line for line in self.err if text in line]
+
+        async with asyncio.timeout(PATIENCE), self._said:
+            while len(found()) < times:
+                if all(pump.done() for pump in self._pumps):
+                    break
+                await self._said.wait()
+        assert len(found()) >= times, f"{text!r} is not {times} times in {self.err}"
+        return found()[times - 1]
+
+    def said(self, text: str) -> list[str]:
+        """Lines so far, of either stream, that contain ``text``."""
+        return [line for line in (*self.err, *self.out) if text in line]
+
+    def rewrite(self, config: str) -> None:
+        """Change the file, as an editor does; nobody is told."""
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(config)
+        fresh.replace(self.config)
+
+    async def reload(self, config: str, word: str = "reloaded") -> str:
+        """Change the file, send SIGHUP and wait for what is said about it; returns that line."""
+        before = len(self.said(word))
+        self.rewrite(config)
+        self.send(signal.SIGHUP)
+        return await self.logged(word, before + 1)
+
+    # How it ends...
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        async with asyncio.timeout(PATIENCE):
+            code = await self._process.wait()
+            await asyncio.gather(*self._pumps)
+        return code
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    async def close(self) -> None:
+        """End it however it is."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self.ended()
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path, config: str, *flags: str, **how: object) -> AsyncIterator[Process]:
+    """A process that serves on a free port; killed at the end if it still runs."""
+    process = await Process.start(directory, config, *(flags or ("--port", "0")), **how)  # type: ignore[arg-type]
+    try:
+        yield await process.serves()
+    finally:
+        await process.close()
+
+
+class NotifySocket:
+    """systemd's side of ``NOTIFY_SOCKET``: what a service has said, message by message."""
+
+    def __init__(self, path: Path) -> None:
+        self.environ = {"NOTIFY_SOCKET": str(path)}
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(str(path))
+        self._sock.setblocking(False)
+
+    async def message(self) -> dict[str, str]:
+        """The next message that is more than a sign of life."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                lines = (await loop.sock_recv(self._sock, 4096)).decode().splitlines()
+                told = dict(line.split("=", 1) for line in lines)
+                if "WATCHDOG" not in told:
+                    return told
+
+    def close(self) -> None:
+        self._sock.close()

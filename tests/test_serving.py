@@ -1,0 +1,434 @@
+"""One process: how it starts, what its signals do, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.functional import KEY, authorized, chat_body, config
+from tests.functional.upstream import DONE, chunk, conversation, gated_stream, held, ordinary, silent
+from tests.functional.wire import connect, contents, listener
+from tests.processes import NotifySocket, Process, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.functional.upstream import Upstream
+    from tests.functional.wire import Answer, Connection
+
+STREAMS = 200
+
+
+@pytest.fixture
+async def process(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Process]:
+    """A closed gateway before ``upstream``, in a process of its own."""
+    async with serving(tmp_path, config(upstream.url)) as started:
+        yield started
+
+
+async def chat(client: Connection, key: str = KEY, **fields: Any) -> Answer:
+    return await client.ask("POST", "/v1/chat/completions", headers=authorized(key), json=chat_body(**fields))
+
+
+async def begun(port: int, number: int = 1, key: str = KEY) -> list[Answer]:
+    """Streams that have brought their first word, "a", to their clients."""
+
+    async def one() -> Answer:
+        answer = await chat(await connect(port), key, stream=True)
+        assert answer.status == 200, await answer.rest()
+        while (frame := await answer.event()) is not None and frame.content != "a":
+            pass
+        assert frame is not None
+        return answer
+
+    return list(await asyncio.gather(*(one() for _ in range(number))))
+
+
+async def finished(answers: list[Answer]) -> None:
+    """The rest of these streams is all there."""
+    for answer, frames in zip(answers, await asyncio.gather(*(one.events() for one in answers)), strict=True):
+        assert contents(frames) == ["b"]
+        assert frames[-1].done
+        assert answer.whole
+
+
+def half_open(upstream: Upstream) -> asyncio.Event:
+    """From now on streams say "a", and "b" only after the event."""
+    rest = asyncio.Event()
+    upstream.script = gated_stream(conversation("a", "b"), [None, None, rest])
+    return rest
+
+
+# Starting...
+
+
+async def test_it_says_where_it_listens_to_whom_and_what(process: Process) -> None:
+    line = await process.logged("listening on")
+    assert f"listening on http://127.0.0.1:{process.port} (closed: 1 key), 1 model" in line
+    assert process.out == []
+
+
+async def test_a_taken_port_is_one_line_at_once(tmp_path: Path) -> None:
+    with listener() as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = await Process.start(tmp_path, config("http://127.0.0.1:9"), "--port", str(port))
+        assert await process.ended() == 1
+    assert process.err == [f"cannot listen on 127.0.0.1:{port}: the port is in use (server.port)"]
+    assert process.out == []
+
+
+async def test_a_mistake_in_the_file_is_one_line(tmp_path: Path) -> None:
+    process = await Process.start(tmp_path, config("http://127.0.0.1:9", "[timeouts]\nidel = 1"))
+    assert await process.ended() == 2
+    (line,) = process.err
+    assert 'timeouts: unknown setting "idel"; did you mean "idle"?' in line
+
+
+async def test_a_warning_is_one_line_and_it_serves(upstream: Upstream, tmp_path: Path) -> None:
+    other = [{"name": "other", "kind": "openai", "api_key": "env:NOT_SET_ANYWHERE"}]
+    async with serving(tmp_path, config(upstream.url, providers=other)) as process:
+        assert len(process.said("NOT_SET_ANYWHERE is not set")) == 1
+        assert (await chat(await process.connect())).status == 200
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+async def test_other_ways_to_name_this_machine(upstream: Upstream, tmp_path: Path, host: str) -> None:
+    async with serving(tmp_path, config(upstream.url), "--host", host, "--port", "0") as process:
+        url = (await process.logged("listening on")).partition("http://")[2]
+        client = await connect(process.port, "::1" if url.startswith("[::1]") else "127.0.0.1")
+        assert (await client.ask("GET", "/livez")).status == 200
+
+
+# Sockets from systemd...
+
+
+def handing_over(sock: socket.socket) -> tuple[str, ...]:
+    """What systemd does between fork and exec: the socket becomes descriptor 3, and the variables say so."""
+    code = (
+        "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='http'); "
+        f"os.dup2({sock.fileno()}, 3); os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
+    )
+    return (sys.executable, "-c", code)
+
+
+async def test_a_socket_that_is_handed_over_is_served_with_all_that_waits_there(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    with listener() as sock:
+        sock.listen()
+        early = await connect(sock.getsockname()[1])
+        await early.request("GET", "/livez")
+        text = config(upstream.url, server={"host": "192.0.2.1", "port": 1})  # not used, so not a mistake
+        async with serving(tmp_path, text, descriptors=[sock.fileno()], program=handing_over(sock)) as process:
+            assert process.port == early.port
+            assert (await early.answer()).status == 200
+            assert (await chat(await process.connect())).status == 200
+
+
+async def test_an_open_gateway_refuses_a_socket_that_others_reach(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("0.0.0.0", 0))
+        sock.listen()
+        text = config("http://127.0.0.1:9", keys=[])
+        process = await Process.start(tmp_path, text, descriptors=[sock.fileno()], program=handing_over(sock))
+        assert await process.ended() == 2
+    (line,) = process.err
+    assert "loopback addresses only, not 0.0.0.0; make a key with" in line
+
+
+async def test_systemd_hears_each_step_in_order(upstream: Upstream, tmp_path: Path) -> None:
+    manager = NotifySocket(tmp_path / "notify")
+    environ = {**manager.environ, "WATCHDOG_USEC": "2000000"}
+    async with serving(tmp_path, config(upstream.url), environ=environ) as process:
+        assert await manager.message() == {"READY": "1", "STATUS": "serving"}
+        for text in (config(upstream.url), "nonsense"):  # a file that is refused ends the reload, too
+            process.rewrite(text)
+            process.send(signal.SIGHUP)
+            told = await manager.message()
+            assert told["RELOADING"] == "1"
+            assert told["MONOTONIC_USEC"].isdecimal()
+            assert (await manager.message())["READY"] == "1"
+        process.send(signal.SIGTERM)
+        assert (await manager.message())["STOPPING"] == "1"
+        assert await process.ended() == 0
+    manager.close()
+
+
+# SIGHUP...
+
+
+async def test_three_reloads_cut_no_stream(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port, STREAMS)
+    for number in (1, 2, 3):
+        line = await process.reload(config(upstream.url, timeouts={"idle": 100 + number}))
+        assert "1 models, 1 keys" in line
+        assert process.running
+    rest.set()
+    await finished(streams)
+
+
+async def test_a_reload_ends_one_key_and_begins_another(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port)
+    client = await process.connect()
+    fresh = [{"name": "desk", "key": "sk-another-key"}]
+    await process.reload(config(upstream.url, keys=[]) + '[[keys]]\nname = "desk"\nkey = "sk-another-key"\n')
+    upstream.script = ordinary()
+    refused = await chat(client)
+    assert refused.status == 401
+    await refused.body()
+    assert (await chat(client, fresh[0]["key"])).status == 200
+    rest.set()
+    await finished(streams)  # a running request keeps the settings that it began with
+
+
+async def test_a_broken_file_changes_nothing_and_says_why(process: Process, upstream: Upstream) -> None:
+    line = await process.reload(config(upstream.url, "[timeouts]\nidel = 1"), "not reloaded")
+    assert 'timeouts: unknown setting \\"idel\\"; did you mean \\"idle\\"?' in line
+    assert (await chat(await process.connect())).status == 200
+    assert process.said("reloaded") == [line]
+
+
+async def test_a_file_that_is_gone_changes_nothing(process: Process) -> None:
+    process.config.unlink()
+    process.send(signal.SIGHUP)
+    assert str(process.config) in await process.logged("not reloaded")
+    assert (await chat(await process.connect())).status == 200
+
+
+async def test_what_needs_a_restart_is_said(process: Process, upstream: Upstream) -> None:
+    await process.reload(config(upstream.url, server={"host": "::1", "workers": 2}, state={"url": "redis://127.0.0.1"}))
+    await process.logged("server.host, server.workers, [state]: changed, but this needs a restart")
+    assert (await chat(await process.connect())).status == 200
+
+
+async def test_sigusr2_does_not_end_a_single_process(process: Process) -> None:
+    process.send(signal.SIGUSR2)
+    await process.logged("needs server.workers of 2 or more")
+    assert (await chat(await process.connect())).status == 200
+
+
+# SIGTERM, SIGINT...
+
+
+async def test_sigterm_cuts_no_stream(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port, STREAMS)
+    process.send(signal.SIGTERM)
+    assert f"SIGTERM: draining, {STREAMS} exchanges live" in await process.logged("draining")
+    with pytest.raises(ConnectionRefusedError):
+        await process.connect()
+    assert process.running
+    rest.set()
+    await finished(streams)
+    assert await process.ended() == 0
+    assert process.said("nothing was cut")
+
+
+async def test_a_whole_answer_is_waited_for(process: Process, upstream: Upstream) -> None:
+    answered = asyncio.Event()
+
+    async def script(call: Any) -> None:
+        await answered.wait()
+        await ordinary()(call)
+
+    upstream.script = script
+    client = await process.connect()
+    await client.request("POST", "/v1/chat/completions", headers=authorized(KEY), json=chat_body())
+    await upstream.arrived()
+    process.send(signal.SIGTERM)
+    await process.logged("draining")
+    answered.set()
+    answer = await client.answer()
+    assert answer.status == 200
+    assert (await answer.json())["choices"]
+    assert await process.ended() == 0
+
+
+async def test_whatever_arrives_on_open_connections_is_told_to_go(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port)
+    used, unused, probing = [await process.connect() for _ in range(3)]
+    for client in (used, unused, probing):
+        answer = await client.ask("GET", "/livez")
+        assert answer.status == 200
+        await answer.body()
+    process.send(signal.SIGTERM)
+    await process.logged("draining")
+    for answer in (
+        await chat(used),
+        await unused.ask("GET", "/v1/models", headers=authorized(KEY)),
+        await probing.ask("GET", "/readyz"),
+    ):
+        assert answer.status == 503
+        assert (answer.header("connection") or "").lower() == "close"
+        assert answer.header("retry-after")
+        await answer.body()
+        assert await answer.connection.closed() == "cut"
+    rest.set()
+    await finished(streams)
+    assert await process.ended() == 0
+
+
+async def test_without_a_live_exchange_it_ends_at_once(process: Process) -> None:
+    """An idle connection is no reason to wait ``drain``, which is five minutes, nor is one that never asked."""
+    client, silent_one = await process.connect(), await process.connect()
+    answer = await client.ask("GET", "/livez")
+    await answer.body()
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert await client.closed() == "cut"
+    assert await silent_one.closed() == "cut"
+
+
+@pytest.mark.parametrize(("first", "drain"), [(signal.SIGTERM, "300 s"), (signal.SIGINT, "5 s")])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once(
+    process: Process, upstream: Upstream, first: signal.Signals, drain: str, second: signal.Signals
+) -> None:
+    upstream.script = held(conversation("a")[:2])
+    await begun(process.port)
+    process.send(first)
+    assert f"{first.name}: draining, 1 exchanges live, at most {drain}" in await process.logged("draining")
+    process.send(second)
+    assert await process.ended() == 128 + second
+
+
+async def test_stragglers_are_told(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(tmp_path, config(upstream.url, server={"drain": 0.2})) as process:
+        upstream.script = silent()
+        waiting = await process.connect()
+        await waiting.request("POST", "/v1/chat/completions", headers=authorized(KEY), json=chat_body())
+        await upstream.arrived()
+        upstream.script = held(conversation("a")[:2])
+        (stream,) = await begun(process.port)
+        process.send(signal.SIGTERM)
+        frames = await stream.events()
+        assert stream.whole
+        assert [frame.json["error"]["code"] for frame in frames if not frame.done] == ["overloaded"]
+        answer = await waiting.answer()
+        assert answer.status == 503
+        assert (await answer.json())["error"]["code"] == "overloaded"
+        assert await process.ended() == 0
+        assert process.said("2 exchanges were still live after 0.2 s and were cut")
+
+
+async def test_a_slow_reader_gets_the_last_byte(upstream: Upstream, tmp_path: Path) -> None:
+    """What stands in our own buffers when the exchange is over must still leave before we do."""
+    words = [chunk("w" * 1000) for _ in range(8000)]
+
+    async def script(call: Any) -> None:
+        await call.head()
+        for word in words:
+            await call.frame(word)
+        await call.frame(chunk(finish="stop"))
+        await call.frame(DONE)
+        await call.done()
+
+    upstream.script = script
+    async with serving(tmp_path, config(upstream.url)) as process:
+        client = await connect(process.port, receive_buffer=4096)
+        answer = await chat(client, stream=True)
+        process.send(signal.SIGTERM)
+        await process.logged("draining")
+        frames = await answer.events()
+        assert len(contents(frames)) == len(words)
+        assert frames[-1].done
+        assert answer.whole
+        assert await process.ended() == 0
+
+
+# Too many...
+
+
+async def test_without_descriptors_it_is_neither_deaf_for_ever_nor_loud(upstream: Upstream, tmp_path: Path) -> None:
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
+    )
+    async with serving(tmp_path, config(upstream.url), program=(sys.executable, "-c", limited)) as process:
+        before = len(process.err)
+        clients = [await process.connect() for _ in range(150)]
+        (answer,) = [await clients[0].ask("GET", "/livez")]
+        assert answer.status == 200
+        for client in clients:
+            client.close()
+        while True:  # until it has noticed that they left
+            client = await process.connect()
+            await client.request("GET", "/livez")
+            if await client.line() is not None:
+                break
+        assert len(process.err) - before <= 3
+
+
+async def test_the_soft_limit_of_descriptors_is_raised(upstream: Upstream, tmp_path: Path) -> None:
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 4000)); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
+    )
+    async with serving(tmp_path, config(upstream.url), program=(sys.executable, "-c", limited)) as process:
+        limits = open(f"/proc/{process.pid}/limits").read()  # noqa: ASYNC230, SIM115
+        (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+        assert line.split()[3:5] == ["4000", "4000"]
+
+
+# In this process...
+
+
+async def test_a_connection_that_waits_in_the_queue_is_answered_and_not_reset(gateway: Any) -> None:
+    """The kernel has told these clients that they are connected; nobody had accepted them when the end came."""
+    running = await gateway()
+    socks = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(5)]  # no turn of the loop between
+    running.server.drain()
+    for sock in socks:
+        sock.setblocking(False)
+        client = await connect_over(sock, running.port)
+        answer = await client.ask("GET", "/livez")
+        assert answer.status == 503
+        await answer.body()
+        client.close()
+
+
+async def connect_over(sock: socket.socket, port: int) -> Connection:
+    from tests.functional.wire import Connection
+
+    return Connection(sock, port)
+
+
+async def test_new_connections_follow_new_limits(gateway: Any) -> None:
+    running = await gateway("[limits]\nmax_header_bytes = 1024")
+    big = [("X-Big", "b" * 4000)]
+    assert (await running.request("GET", "/livez", headers=big)).status == 400
+    from tests.functional import config as configured
+
+    path = running._directory / "config.toml"
+    path.write_text(configured(running._upstream_url, "[limits]\nmax_header_bytes = 8192"))
+    from proxy.settings import load
+
+    running.server.swap(load(path, {}).settings)
+    assert (await running.request("GET", "/livez", headers=big)).status == 200
+
+
+async def test_it_listens_where_the_settings_say(upstream: Upstream, tmp_path: Path) -> None:
+    from proxy.serving import Server
+    from proxy.settings import load
+
+    path = tmp_path / "config.toml"
+    path.write_text(config(upstream.url, server={"host": "localhost", "port": 0}))
+    server = await Server.start(load(path, os.environ).settings)
+    try:
+        client = await connect(server.port)
+        assert (await client.ask("GET", "/livez")).status == 200
+    finally:
+        await server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(server.port)

@@ -1,0 +1,367 @@
+"""Several processes: who starts them, who replaces them, and how they end together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy import sockets, supervisor
+from proxy.launch import Launch
+from proxy.settings import Overrides, load
+from tests.functional import KEY, config
+from tests.processes import PATIENCE, NotifySocket, Process, serving
+from tests.test_serving import begun, chat, finished, half_open
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.functional.upstream import Upstream
+
+#: More than one process needs a shared state; nothing here asks for it.
+SHARED = '[server]\nworkers = 2\n[state]\nurl = "redis://127.0.0.1:1"\n'
+
+
+def two(upstream: Upstream, text: str = "", **tables: Any) -> str:
+    return config(upstream.url, SHARED + text, **tables)
+
+
+@pytest.fixture
+async def process(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Process]:
+    """A supervisor with two workers that serve."""
+    async with serving(tmp_path, two(upstream)) as started:
+        yield started
+
+
+def workers(process: Process) -> list[int]:
+    """The process ids of all workers that ever served, oldest first."""
+    return [int(found[1]) for line in process.err if (found := re.search(r"worker (\d+) serves", line))]
+
+
+@contextlib.contextmanager
+def only(pid: int, *others: int) -> Iterator[None]:
+    """New connections are taken by ``pid``: the others stand still."""
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+async def gone(*pids: int) -> None:
+    """Wait until these processes, which are not our children, have ended."""
+    loop = asyncio.get_running_loop()
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def environ_of(pid: int) -> dict[str, str]:
+    raw = Path(f"/proc/{pid}/environ").read_text()
+    return dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
+
+
+# Starting...
+
+
+async def test_every_worker_serves_on_the_same_socket(process: Process) -> None:
+    assert "(closed: 1 key), 1 model, 2 workers" in await process.logged("listening on")
+    one, other = workers(process)
+    for pid, second in ((one, other), (other, one)):
+        with only(pid, second):
+            assert (await chat(await process.connect())).status == 200
+
+
+async def test_the_supervisor_stays_small(process: Process) -> None:
+    """What it does not import cannot fail in it."""
+    assert "aiohttp" not in Path(f"/proc/{process.pid}/maps").read_text()
+    assert "aiohttp" in Path(f"/proc/{workers(process)[0]}/maps").read_text()
+
+
+async def test_systemd_hears_only_the_supervisor_and_once_every_worker_serves(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    manager = NotifySocket(tmp_path / "notify")
+    async with serving(tmp_path, two(upstream), environ=manager.environ) as process:
+        assert await manager.message() == {"READY": "1", "STATUS": "serving"}
+        assert len(workers(process)) == 2
+        assert all("NOTIFY_SOCKET" not in environ_of(pid) for pid in workers(process))
+        await process.reload(two(upstream), "in 2 workers")
+        assert (await manager.message())["RELOADING"] == "1"
+        assert (await manager.message())["READY"] == "1"
+        process.send(signal.SIGTERM)
+        assert (await manager.message())["STOPPING"] == "1"
+        assert await process.ended() == 0
+    manager.close()
+
+
+async def test_a_taken_port_is_one_line_at_once(upstream: Upstream, tmp_path: Path) -> None:
+    (taken,) = sockets.bind("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    process = await Process.start(tmp_path, two(upstream), "--port", str(port))
+    assert await process.ended() == 1
+    assert process.err == [f"cannot listen on 127.0.0.1:{port}: the port is in use (server.port)"]
+    taken.close()
+
+
+async def test_flags_reach_the_workers(upstream: Upstream, tmp_path: Path) -> None:
+    text = config(upstream.url, SHARED.replace("workers = 2", "workers = 1"), server={"host": "192.0.2.1", "port": 1})
+    async with serving(tmp_path, text, "--host", "localhost", "--port", "0", "--workers", "2") as process:
+        assert len(workers(process)) == 2
+
+
+# A worker that dies...
+
+
+async def test_a_worker_that_dies_is_replaced_and_the_others_streams_live_on(
+    process: Process, upstream: Upstream
+) -> None:
+    survivor, victim = workers(process)
+    rest = half_open(upstream)
+    with only(survivor, victim):
+        streams = await begun(process.port, 20)
+    os.kill(victim, signal.SIGKILL)
+    await process.logged(f"worker {victim} was ended by SIGKILL")
+    await process.logged("serves", times=3)
+    replacement = workers(process)[-1]
+    rest.set()
+    await finished(streams)
+    with only(replacement, survivor):
+        assert (await chat(await process.connect())).status == 200
+
+
+async def test_workers_drain_and_end_when_their_supervisor_is_killed(process: Process, upstream: Upstream) -> None:
+    pids = workers(process)
+    rest = half_open(upstream)
+    port = process.port
+    streams = await begun(port, 20)
+    process.send(signal.SIGKILL)
+    await process.logged("draining", times=2)
+    with pytest.raises(ConnectionRefusedError):
+        await process.connect()
+    rest.set()
+    await finished(streams)
+    await gone(*pids)
+
+
+# Signals...
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_end_cuts_no_stream(process: Process, upstream: Upstream, number: signal.Signals) -> None:
+    pids = workers(process)
+    directory = environ_of(pids[0])["PROMETHEUS_MULTIPROC_DIR"]
+    assert os.path.isdir(directory)
+    rest = half_open(upstream)
+    streams = await begun(process.port, 20)
+    process.send(number)
+    await process.logged(f"{number.name}: draining", times=2)
+    with pytest.raises(ConnectionRefusedError):
+        await process.connect()
+    rest.set()
+    await finished(streams)
+    assert await process.ended() == 0
+    await gone(*pids)
+    assert not os.path.exists(directory)
+
+
+async def test_ctrl_c_in_a_terminal_is_one_signal_and_not_two(process: Process, upstream: Upstream) -> None:
+    """A terminal sends it to every process of the group."""
+    assert all(os.getpgid(pid) != os.getpgid(process.pid) for pid in workers(process))
+
+
+async def test_a_second_signal_ends_them_all_at_once(process: Process, upstream: Upstream) -> None:
+    pids = workers(process)
+    directory = environ_of(pids[0])["PROMETHEUS_MULTIPROC_DIR"]
+    half_open(upstream)
+    await begun(process.port, 4)
+    process.send(signal.SIGTERM)
+    await process.logged("draining", times=2)
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 128 + signal.SIGTERM
+    await gone(*pids)
+    assert not os.path.exists(directory)
+
+
+async def test_a_reload_reaches_every_worker_and_cuts_no_stream(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port, 20)
+    one, other = workers(process)
+    fresh = '[[keys]]\nname = "desk"\nkey = "sk-another-key"\n'
+    for _ in range(3):
+        await process.reload(two(upstream, keys=[]) + fresh, "in 2 workers")
+    for pid, second in ((one, other), (other, one)):
+        with only(pid, second):
+            assert (await chat(await process.connect(), KEY)).status == 401
+    assert workers(process) == [one, other]
+    rest.set()
+    await finished(streams)
+
+
+async def test_a_broken_file_is_told_once_and_changes_nothing(process: Process, upstream: Upstream) -> None:
+    line = await process.reload(two(upstream, "[timeouts]\nidel = 1"), "not reloaded")
+    assert 'unknown setting \\"idel\\"' in line
+    await process.reload(two(upstream), "in 2 workers")  # whatever a worker had to say, it has said by now
+    assert len(process.said("not reloaded")) == 1
+
+
+async def test_an_upgrade_cuts_no_stream(process: Process, upstream: Upstream) -> None:
+    old = workers(process)
+    rest = half_open(upstream)
+    streams = await begun(process.port, 20)
+    process.send(signal.SIGUSR2)
+    await process.logged("2 new workers serve, the old ones drain")
+    await process.logged("SIGTERM: draining", times=2)
+    fresh = workers(process)[2:]
+    assert len(fresh) == 2
+    rest.set()
+    await finished(streams)
+    await gone(*old)
+    assert (await chat(await process.connect())).status == 200
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 0
+    await gone(*fresh)
+
+
+async def test_an_upgrade_that_does_not_start_changes_nothing(process: Process, upstream: Upstream) -> None:
+    old = workers(process)
+    process.rewrite(two(upstream, "[timeouts]\nidel = 1"))
+    process.send(signal.SIGUSR2)
+    await process.logged("a new worker ended with exit code 2; the old ones serve on")
+    assert (await chat(await process.connect())).status == 200
+    assert workers(process) == old
+
+
+async def test_the_end_in_the_middle_of_an_upgrade_ends_them_all(process: Process, upstream: Upstream) -> None:
+    rest = half_open(upstream)
+    streams = await begun(process.port, 4)
+    process.send(signal.SIGUSR2)
+    await process.logged("from the code on disk")
+    process.send(signal.SIGTERM)
+    await process.logged("SIGTERM: passed on")
+    rest.set()
+    await finished(streams)
+    assert await process.ended() == 0
+
+
+# Workers that do not start, with other programs in their place...
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    path = tmp_path / "config.toml"
+    path.write_text(config("http://127.0.0.1:9", SHARED))
+    listening = sockets.bind("127.0.0.1", 0)
+    yield Launch(config=path, overrides=Overrides(), settings=load(path, {}).settings, sockets=listening)
+    sockets.close(listening)
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    """Workers are these Python programs, one after another, the last one again and again; ``link`` is their end."""
+    left = list(programs)
+
+    def spawn(self: supervisor.Worker, theirs: Any) -> subprocess.Popen[bytes]:
+        program = left.pop(0) if len(left) > 1 else left[0]
+        code = f"import os, signal, socket; link = socket.socket(fileno={theirs.fileno()}); {program}"
+        return subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
+
+    monkeypatch.setattr(supervisor.Worker, "_spawn", spawn)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        pytest.param("raise SystemExit(2)", 2, "", id="the-worker-has-said-why"),
+        pytest.param(
+            "raise SystemExit(3)", 1, "the workers do not start: one ended with exit code 3\n", id="another-code"
+        ),
+        pytest.param("os.kill(os.getpid(), 9)", 1, "the workers do not start: one was ended by SIGKILL\n", id="killed"),
+    ],
+)
+async def test_workers_that_do_not_start_at_all_are_not_tried_again(
+    launch: Launch,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    program: str,
+    code: int,
+    said: str,
+) -> None:
+    instead(monkeypatch, program)
+    assert await supervisor.Supervisor(launch).run() == code
+    assert capsys.readouterr().err == said
+
+
+async def test_a_crash_loop_does_not_spin(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO, "proxy.supervisor")
+    monkeypatch.setattr(supervisor, "PAUSE", 0.001)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.004)
+    instead(monkeypatch, "link.send(b'ready\\n'); raise SystemExit(3)")
+    worker = supervisor.Worker(launch, tmp_path)
+    assert await worker.started is None
+
+    def pauses() -> list[str]:
+        return re.findall(r"ended with exit code 3; the next one starts in (\S+) s", caplog.text)
+
+    async with asyncio.timeout(PATIENCE):
+        while len(pauses()) < 5:
+            await asyncio.sleep(0.01)
+    worker.kill()
+    await worker.ended()
+    assert pauses()[:5] == ["0.001", "0.002", "0.004", "0.004", "0.004"]
+
+
+async def test_a_worker_that_cannot_be_started_at_all_is_an_outcome_too(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python-here"))
+    worker = supervisor.Worker(launch, tmp_path)
+    assert await worker.started == 1
+    await worker.ended()
+
+
+async def test_told_to_leave_before_it_began_it_never_begins(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor.Worker, "_spawn", None)  # would fail
+    worker = supervisor.Worker(launch, tmp_path)
+    worker.leave()
+    await worker.ended()
+    assert await worker.started == -signal.SIGTERM
+
+
+async def test_gauges_of_a_dead_worker_are_dropped_and_counters_kept(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    instead(
+        monkeypatch,
+        f"os.chdir({str(tmp_path)!r}); "
+        "[open(f'{kind}_{os.getpid()}.db', 'w').close() for kind in ('counter', 'gauge_livesum', 'gauge_all')]; "
+        "raise SystemExit(3)",
+    )
+    metrics = tmp_path
+    worker = supervisor.Worker(launch, metrics)
+    assert await worker.started == 3
+    assert sorted(file.name.rpartition("_")[0] for file in metrics.glob("*.db")) == ["counter", "gauge_all"]
