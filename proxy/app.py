@@ -84,7 +84,8 @@ def build_app(settings: Settings) -> web.Application:
     gateway = Gateway(settings)
     app[GATEWAY] = gateway
     app[MANNERS] = gateway
-    app[ENDPOINTS] = {handler: endpoint for _, _, handler, endpoint in ROUTES}
+    endpoints: dict[object, Endpoint] = {handler: endpoint for _, _, handler, endpoint in ROUTES}
+    app[ENDPOINTS] = endpoints
     app.on_response_prepare.append(add_headers)
     cors.install(app, origins)
     for method, paths, handler, _ in ROUTES:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from proxy.sse import Frame
 
 
+#: Bytes of a run that are looked at frame by frame rather than halved further.
+_SMALL = 1024
+
+
 class Pipe(Protocol):
     """What the relay sees of an answer in progress."""
 
@@ -105,10 +109,8 @@ class Passthrough:
             return b""
         run = self._reframer.feed(chunk)
         if run:
-            if self._tap.plain(run):
-                self.frames += run.count(b"\n\n") or 1
-            else:
-                run = self._look(run)
+            run = self._inspect(run)
+            self.done = self._reframer.done and self.error is None
         if self._reframer.overlong and self.error is None:
             self.error = overlong(self._max_frame)
         return run
@@ -120,6 +122,7 @@ class Passthrough:
         last = self._reframer.end()
         if last and torn is None and is_whole(last):
             out = self._look(last)
+            self.done = self._reframer.done and self.error is None
         if not self._settled():
             if self.finished:
                 self.done = True
@@ -140,6 +143,17 @@ class Passthrough:
     def _settled(self) -> bool:
         return self.done or self.error is not None
 
+    def _inspect(self, run: bytes) -> bytes:
+        """Halve a run until what is left is plain, or a few frames: most of a burst is never taken apart."""
+        if self._tap.plain(run):
+            self.frames += run.count(b"\n\n") or 1
+            return run
+        middle = run.find(b"\n\n", len(run) // 2) + 2
+        if len(run) < _SMALL or middle == 1 or middle == len(run):
+            return self._look(run)
+        first = self._inspect(run[:middle])
+        return first if self.error is not None else first + self._inspect(run[middle:])
+
     def _look(self, run: bytes) -> bytes:
         out = []
         tap = self._tap
@@ -150,7 +164,6 @@ class Passthrough:
                 self.error = tap.error
                 break
         self.finished = tap.finished
-        self.done = self._reframer.done and self.error is None
         return b"".join(out)
 
 

@@ -20,6 +20,7 @@ DONE = b"[DONE]"
 # LF, CR or CRLF and nothing else: bytes.splitlines() would do, str.splitlines() would
 # also cut at U+2028 and U+0085, which are legal inside JSON.
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_LAST = b"\n\ndata: [DONE]\n\n"
 _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 
 
@@ -197,13 +198,15 @@ class Reframer:
         if end < len(chunk):
             self._hold(chunk[end:])
 
-        count = run.count(b"\n\n")
+        ends = run.endswith(_LAST)
+        count = run.count(b"\n\n") - ends
         if (
             run.startswith(b"data: {")
             and run.count(b"\n\ndata: {") == count - 1
-            and run.count(b"\n") == 2 * count
+            and run.count(b"\n") == 2 * (count + ends)
             and len(run) <= self._max_frame
         ):
+            self.done = ends
             return run
         return self._line_by_line(_Lines(self._max_frame), run)
 

@@ -42,6 +42,7 @@ class Process:
         self.out: list[str] = []
         self._process = process
         self._said = asyncio.Condition()
+        self._connections: list[Connection] = []
         assert process.stderr
         assert process.stdout
         self._pumps = [
@@ -68,7 +69,7 @@ class Process:
             str(path),
             *flags,
             cwd=ROOT,
-            env={**os.environ, "PYTHONWARNINGS": "error", **(environ or {})},
+            env={**os.environ, **(environ or {})},
             pass_fds=descriptors,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -92,7 +93,7 @@ class Process:
     def port(self) -> int:
         """Where it listens, as its start line says."""
         for line in self.err:
-            if found := re.search(r"listening on http://\S+?:(\d+)", line):
+            if found := re.search(r"listening on http://(?:\[\S+?\]|[^\s:]+):(\d+)", line):
                 return int(found[1])
         raise AssertionError(f"it has not said where it listens: {self.err}")
 
@@ -101,8 +102,10 @@ class Process:
         await self.logged("listening on")
         return self
 
-    async def connect(self) -> Connection:
-        return await connect(self.port)
+    async def connect(self, host: str = "127.0.0.1", *, receive_buffer: int | None = None) -> Connection:
+        """A connection that is closed at the end, if nobody has closed it before."""
+        self._connections.append(await connect(self.port, host, receive_buffer=receive_buffer))
+        return self._connections[-1]
 
     # What it says...
 
@@ -154,7 +157,9 @@ class Process:
         return self._process.returncode is None
 
     async def close(self) -> None:
-        """End it however it is."""
+        """End it however it is, and leave its connections."""
+        for connection in self._connections:
+            connection.close()
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

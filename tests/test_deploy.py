@@ -68,9 +68,10 @@ def test_systemd_waits_longer_than_the_drain_and_pings_are_expected():
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_nginx_accepts_its_example(tmp_path):
+    certificate = ["-x509", "-nodes", "-subj", "/CN=x", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    files = ["-keyout", tmp_path / "privkey.pem", "-out", tmp_path / "fullchain.pem"]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
-        + ["-days", "1", "-keyout", tmp_path / "privkey.pem", "-out", tmp_path / "fullchain.pem"],
+        ["openssl", "req", *certificate, *files],
         check=True,
         capture_output=True,
     )
@@ -85,8 +86,8 @@ def test_nginx_accepts_its_example(tmp_path):
 
 # make install...
 
-#: Stands for Python: its `venv` is a real one with a `pip` that writes down what it was asked, and installs as pip does:
-#: a script that names its interpreter.  Nothing is fetched.
+#: Stands for Python: its `venv` is a real one, with a `pip` that notes what it was asked and installs as pip does, a
+#: script that names its interpreter.  Nothing is fetched.
 PYTHON = f"""\
 #!{sys.executable}
 import os, subprocess, sys

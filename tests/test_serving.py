@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.serving import Server
+from proxy.settings import load
 from tests.functional import KEY, authorized, chat_body, config
 from tests.functional.upstream import DONE, chunk, conversation, gated_stream, held, ordinary, silent
-from tests.functional.wire import connect, contents, listener
+from tests.functional.wire import Connection, connect, contents, listener
 from tests.processes import NotifySocket, Process, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+    from proxy.settings import Settings
     from tests.functional.upstream import Upstream
-    from tests.functional.wire import Answer, Connection
+    from tests.functional.wire import Answer
 
 STREAMS = 200
 
@@ -37,11 +40,11 @@ async def chat(client: Connection, key: str = KEY, **fields: Any) -> Answer:
     return await client.ask("POST", "/v1/chat/completions", headers=authorized(key), json=chat_body(**fields))
 
 
-async def begun(port: int, number: int = 1, key: str = KEY) -> list[Answer]:
+async def begun(process: Process, number: int = 1) -> list[Answer]:
     """Streams that have brought their first word, "a", to their clients."""
 
     async def one() -> Answer:
-        answer = await chat(await connect(port), key, stream=True)
+        answer = await chat(await process.connect(), stream=True)
         assert answer.status == 200, await answer.rest()
         while (frame := await answer.event()) is not None and frame.content != "a":
             pass
@@ -103,20 +106,23 @@ async def test_a_warning_is_one_line_and_it_serves(upstream: Upstream, tmp_path:
 async def test_other_ways_to_name_this_machine(upstream: Upstream, tmp_path: Path, host: str) -> None:
     async with serving(tmp_path, config(upstream.url), "--host", host, "--port", "0") as process:
         url = (await process.logged("listening on")).partition("http://")[2]
-        client = await connect(process.port, "::1" if url.startswith("[::1]") else "127.0.0.1")
+        client = await process.connect("::1" if url.startswith("[::1]") else "127.0.0.1")
         assert (await client.ask("GET", "/livez")).status == 200
 
 
 # Sockets from systemd...
 
 
+def after(code: str) -> tuple[str, ...]:
+    """The program, after some Python in the same process."""
+    serve = "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
+    return (sys.executable, "-c", f"import os, resource, sys; {code}; {serve}")
+
+
 def handing_over(sock: socket.socket) -> tuple[str, ...]:
     """What systemd does between fork and exec: the socket becomes descriptor 3, and the variables say so."""
-    code = (
-        "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='http'); "
-        f"os.dup2({sock.fileno()}, 3); os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
-    )
-    return (sys.executable, "-c", code)
+    told = "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='http')"
+    return after(f"{told}; os.dup2({sock.fileno()}, 3)")
 
 
 async def test_a_socket_that_is_handed_over_is_served_with_all_that_waits_there(
@@ -124,13 +130,13 @@ async def test_a_socket_that_is_handed_over_is_served_with_all_that_waits_there(
 ) -> None:
     with listener() as sock:
         sock.listen()
-        early = await connect(sock.getsockname()[1])
-        await early.request("GET", "/livez")
         text = config(upstream.url, server={"host": "192.0.2.1", "port": 1})  # not used, so not a mistake
-        async with serving(tmp_path, text, descriptors=[sock.fileno()], program=handing_over(sock)) as process:
-            assert process.port == early.port
-            assert (await early.answer()).status == 200
-            assert (await chat(await process.connect())).status == 200
+        async with await connect(sock.getsockname()[1]) as early:
+            await early.request("GET", "/livez")
+            async with serving(tmp_path, text, descriptors=[sock.fileno()], program=handing_over(sock)) as process:
+                assert process.port == early.port
+                assert (await early.answer()).status == 200
+                assert (await chat(await process.connect())).status == 200
 
 
 async def test_an_open_gateway_refuses_a_socket_that_others_reach(tmp_path: Path) -> None:
@@ -167,7 +173,7 @@ async def test_systemd_hears_each_step_in_order(upstream: Upstream, tmp_path: Pa
 
 async def test_three_reloads_cut_no_stream(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port, STREAMS)
+    streams = await begun(process, STREAMS)
     for number in (1, 2, 3):
         line = await process.reload(config(upstream.url, timeouts={"idle": 100 + number}))
         assert "1 models, 1 keys" in line
@@ -178,7 +184,7 @@ async def test_three_reloads_cut_no_stream(process: Process, upstream: Upstream)
 
 async def test_a_reload_ends_one_key_and_begins_another(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port)
+    streams = await begun(process)
     client = await process.connect()
     fresh = [{"name": "desk", "key": "sk-another-key"}]
     await process.reload(config(upstream.url, keys=[]) + '[[keys]]\nname = "desk"\nkey = "sk-another-key"\n')
@@ -222,7 +228,7 @@ async def test_sigusr2_does_not_end_a_single_process(process: Process) -> None:
 
 async def test_sigterm_cuts_no_stream(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port, STREAMS)
+    streams = await begun(process, STREAMS)
     process.send(signal.SIGTERM)
     assert f"SIGTERM: draining, {STREAMS} exchanges live" in await process.logged("draining")
     with pytest.raises(ConnectionRefusedError):
@@ -256,7 +262,7 @@ async def test_a_whole_answer_is_waited_for(process: Process, upstream: Upstream
 
 async def test_whatever_arrives_on_open_connections_is_told_to_go(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port)
+    streams = await begun(process)
     used, unused, probing = [await process.connect() for _ in range(3)]
     for client in (used, unused, probing):
         answer = await client.ask("GET", "/livez")
@@ -296,7 +302,7 @@ async def test_a_second_signal_ends_at_once(
     process: Process, upstream: Upstream, first: signal.Signals, drain: str, second: signal.Signals
 ) -> None:
     upstream.script = held(conversation("a")[:2])
-    await begun(process.port)
+    await begun(process)
     process.send(first)
     assert f"{first.name}: draining, 1 exchanges live, at most {drain}" in await process.logged("draining")
     process.send(second)
@@ -310,7 +316,7 @@ async def test_stragglers_are_told(upstream: Upstream, tmp_path: Path) -> None:
         await waiting.request("POST", "/v1/chat/completions", headers=authorized(KEY), json=chat_body())
         await upstream.arrived()
         upstream.script = held(conversation("a")[:2])
-        (stream,) = await begun(process.port)
+        (stream,) = await begun(process)
         process.send(signal.SIGTERM)
         frames = await stream.events()
         assert stream.whole
@@ -336,7 +342,7 @@ async def test_a_slow_reader_gets_the_last_byte(upstream: Upstream, tmp_path: Pa
 
     upstream.script = script
     async with serving(tmp_path, config(upstream.url)) as process:
-        client = await connect(process.port, receive_buffer=4096)
+        client = await process.connect(receive_buffer=4096)
         answer = await chat(client, stream=True)
         process.send(signal.SIGTERM)
         await process.logged("draining")
@@ -351,32 +357,26 @@ async def test_a_slow_reader_gets_the_last_byte(upstream: Upstream, tmp_path: Pa
 
 
 async def test_without_descriptors_it_is_neither_deaf_for_ever_nor_loud(upstream: Upstream, tmp_path: Path) -> None:
-    limited = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
-    )
-    async with serving(tmp_path, config(upstream.url), program=(sys.executable, "-c", limited)) as process:
+    few = after("resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))")
+    async with serving(tmp_path, config(upstream.url), program=few) as process:
         before = len(process.err)
         clients = [await process.connect() for _ in range(150)]
-        (answer,) = [await clients[0].ask("GET", "/livez")]
-        assert answer.status == 200
+        assert (await clients[0].ask("GET", "/livez")).status == 200
         for client in clients:
             client.close()
-        while True:  # until it has noticed that they left
+        answered = None
+        while answered is None:  # until it has noticed that they left
             client = await process.connect()
-            await client.request("GET", "/livez")
-            if await client.line() is not None:
-                break
+            with contextlib.suppress(ConnectionError):
+                await client.request("GET", "/livez")
+                answered = await client.line()
         assert len(process.err) - before <= 3
 
 
 async def test_the_soft_limit_of_descriptors_is_raised(upstream: Upstream, tmp_path: Path) -> None:
-    limited = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 4000)); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', *sys.argv[1:]])"
-    )
-    async with serving(tmp_path, config(upstream.url), program=(sys.executable, "-c", limited)) as process:
-        limits = open(f"/proc/{process.pid}/limits").read()  # noqa: ASYNC230, SIM115
+    few = after("resource.setrlimit(resource.RLIMIT_NOFILE, (128, 4000))")
+    async with serving(tmp_path, config(upstream.url), program=few) as process:
+        limits = file_of(process.pid, "limits")
         (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
         assert line.split()[3:5] == ["4000", "4000"]
 
@@ -391,44 +391,47 @@ async def test_a_connection_that_waits_in_the_queue_is_answered_and_not_reset(ga
     running.server.drain()
     for sock in socks:
         sock.setblocking(False)
-        client = await connect_over(sock, running.port)
-        answer = await client.ask("GET", "/livez")
-        assert answer.status == 503
-        await answer.body()
-        client.close()
+        async with Connection(sock, running.port) as client:
+            answer = await client.ask("GET", "/livez")
+            assert answer.status == 503
+            await answer.body()
 
 
-async def connect_over(sock: socket.socket, port: int) -> Connection:
-    from tests.functional.wire import Connection
-
-    return Connection(sock, port)
-
-
-async def test_new_connections_follow_new_limits(gateway: Any) -> None:
+async def test_new_connections_follow_new_limits(gateway: Any, upstream: Upstream, tmp_path: Path) -> None:
     running = await gateway("[limits]\nmax_header_bytes = 1024")
     big = [("X-Big", "b" * 4000)]
     assert (await running.request("GET", "/livez", headers=big)).status == 400
-    from tests.functional import config as configured
-
-    path = running._directory / "config.toml"
-    path.write_text(configured(running._upstream_url, "[limits]\nmax_header_bytes = 8192"))
-    from proxy.settings import load
-
-    running.server.swap(load(path, {}).settings)
+    running.server.swap(settings(tmp_path, config(upstream.url, "[limits]\nmax_header_bytes = 8192")))
     assert (await running.request("GET", "/livez", headers=big)).status == 200
 
 
 async def test_it_listens_where_the_settings_say(upstream: Upstream, tmp_path: Path) -> None:
-    from proxy.serving import Server
-    from proxy.settings import load
-
-    path = tmp_path / "config.toml"
-    path.write_text(config(upstream.url, server={"host": "localhost", "port": 0}))
-    server = await Server.start(load(path, os.environ).settings)
-    try:
-        client = await connect(server.port)
+    server = await Server.start(settings(tmp_path, config(upstream.url, server={"host": "127.0.0.1", "port": 0})))
+    async with await connect(server.port) as client:
         assert (await client.ask("GET", "/livez")).status == 200
-    finally:
-        await server.stop()
+    await server.stop()
     with pytest.raises(ConnectionRefusedError):
         await connect(server.port)
+
+
+async def test_a_start_that_fails_leaves_nothing_open(upstream: Upstream, tmp_path: Path, monkeypatch: Any) -> None:
+    async def failing(self: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("proxy.gateway.Gateway.start", failing)
+    with listener() as sock:
+        port = sock.getsockname()[1]
+        with pytest.raises(RuntimeError, match="no"):
+            await Server.start(settings(tmp_path, config(upstream.url)), sock=sock)
+    with pytest.raises(ConnectionRefusedError):
+        await connect(port)
+
+
+def settings(directory: Path, text: str) -> Settings:
+    path = directory / "settings.toml"
+    path.write_text(text)
+    return load(path, {}).settings
+
+
+def file_of(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()

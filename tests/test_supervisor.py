@@ -20,7 +20,7 @@ from proxy.launch import Launch
 from proxy.settings import Overrides, load
 from tests.functional import KEY, config
 from tests.processes import PATIENCE, NotifySocket, Process, serving
-from tests.test_serving import begun, chat, finished, half_open
+from tests.test_serving import begun, chat, file_of, finished, half_open
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -78,8 +78,15 @@ async def gone(*pids: int) -> None:
 
 
 def environ_of(pid: int) -> dict[str, str]:
-    raw = Path(f"/proc/{pid}/environ").read_text()
-    return dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
+    return dict(entry.split("=", 1) for entry in file_of(pid, "environ").split("\0") if "=" in entry)
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+def metrics_of(pid: int) -> Path:
+    return Path(environ_of(pid)["PROMETHEUS_MULTIPROC_DIR"])
 
 
 # Starting...
@@ -95,8 +102,8 @@ async def test_every_worker_serves_on_the_same_socket(process: Process) -> None:
 
 async def test_the_supervisor_stays_small(process: Process) -> None:
     """What it does not import cannot fail in it."""
-    assert "aiohttp" not in Path(f"/proc/{process.pid}/maps").read_text()
-    assert "aiohttp" in Path(f"/proc/{workers(process)[0]}/maps").read_text()
+    assert "aiohttp" not in file_of(process.pid, "maps")
+    assert "aiohttp" in file_of(workers(process)[0], "maps")
 
 
 async def test_systemd_hears_only_the_supervisor_and_once_every_worker_serves(
@@ -140,7 +147,7 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_streams_live_on(
     survivor, victim = workers(process)
     rest = half_open(upstream)
     with only(survivor, victim):
-        streams = await begun(process.port, 20)
+        streams = await begun(process, 20)
     os.kill(victim, signal.SIGKILL)
     await process.logged(f"worker {victim} was ended by SIGKILL")
     await process.logged("serves", times=3)
@@ -154,8 +161,7 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_streams_live_on(
 async def test_workers_drain_and_end_when_their_supervisor_is_killed(process: Process, upstream: Upstream) -> None:
     pids = workers(process)
     rest = half_open(upstream)
-    port = process.port
-    streams = await begun(port, 20)
+    streams = await begun(process, 20)
     process.send(signal.SIGKILL)
     await process.logged("draining", times=2)
     with pytest.raises(ConnectionRefusedError):
@@ -171,10 +177,10 @@ async def test_workers_drain_and_end_when_their_supervisor_is_killed(process: Pr
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_end_cuts_no_stream(process: Process, upstream: Upstream, number: signal.Signals) -> None:
     pids = workers(process)
-    directory = environ_of(pids[0])["PROMETHEUS_MULTIPROC_DIR"]
-    assert os.path.isdir(directory)
+    directory = metrics_of(pids[0])
+    assert is_there(directory)
     rest = half_open(upstream)
-    streams = await begun(process.port, 20)
+    streams = await begun(process, 20)
     process.send(number)
     await process.logged(f"{number.name}: draining", times=2)
     with pytest.raises(ConnectionRefusedError):
@@ -183,7 +189,7 @@ async def test_the_end_cuts_no_stream(process: Process, upstream: Upstream, numb
     await finished(streams)
     assert await process.ended() == 0
     await gone(*pids)
-    assert not os.path.exists(directory)
+    assert not is_there(directory)
 
 
 async def test_ctrl_c_in_a_terminal_is_one_signal_and_not_two(process: Process, upstream: Upstream) -> None:
@@ -193,20 +199,20 @@ async def test_ctrl_c_in_a_terminal_is_one_signal_and_not_two(process: Process, 
 
 async def test_a_second_signal_ends_them_all_at_once(process: Process, upstream: Upstream) -> None:
     pids = workers(process)
-    directory = environ_of(pids[0])["PROMETHEUS_MULTIPROC_DIR"]
+    directory = metrics_of(pids[0])
     half_open(upstream)
-    await begun(process.port, 4)
+    await begun(process, 4)
     process.send(signal.SIGTERM)
     await process.logged("draining", times=2)
     process.send(signal.SIGTERM)
     assert await process.ended() == 128 + signal.SIGTERM
     await gone(*pids)
-    assert not os.path.exists(directory)
+    assert not is_there(directory)
 
 
 async def test_a_reload_reaches_every_worker_and_cuts_no_stream(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port, 20)
+    streams = await begun(process, 20)
     one, other = workers(process)
     fresh = '[[keys]]\nname = "desk"\nkey = "sk-another-key"\n'
     for _ in range(3):
@@ -229,7 +235,7 @@ async def test_a_broken_file_is_told_once_and_changes_nothing(process: Process, 
 async def test_an_upgrade_cuts_no_stream(process: Process, upstream: Upstream) -> None:
     old = workers(process)
     rest = half_open(upstream)
-    streams = await begun(process.port, 20)
+    streams = await begun(process, 20)
     process.send(signal.SIGUSR2)
     await process.logged("2 new workers serve, the old ones drain")
     await process.logged("SIGTERM: draining", times=2)
@@ -255,7 +261,7 @@ async def test_an_upgrade_that_does_not_start_changes_nothing(process: Process, 
 
 async def test_the_end_in_the_middle_of_an_upgrade_ends_them_all(process: Process, upstream: Upstream) -> None:
     rest = half_open(upstream)
-    streams = await begun(process.port, 4)
+    streams = await begun(process, 4)
     process.send(signal.SIGUSR2)
     await process.logged("from the code on disk")
     process.send(signal.SIGTERM)
@@ -322,15 +328,20 @@ async def test_a_crash_loop_does_not_spin(
     worker = supervisor.Worker(launch, tmp_path)
     assert await worker.started is None
 
-    def pauses() -> list[str]:
-        return re.findall(r"ended with exit code 3; the next one starts in (\S+) s", caplog.text)
+    lives = 0
 
+    async def enough(live: Any = worker._process_life) -> int:
+        nonlocal lives
+        lives += 1
+        if lives == 5:
+            worker.leave()
+        return await live()
+
+    monkeypatch.setattr(worker, "_process_life", enough)
     async with asyncio.timeout(PATIENCE):
-        while len(pauses()) < 5:
-            await asyncio.sleep(0.01)
-    worker.kill()
-    await worker.ended()
-    assert pauses()[:5] == ["0.001", "0.002", "0.004", "0.004", "0.004"]
+        await worker.ended()
+    pauses = re.findall(r"ended with exit code 3; the next one starts in (\S+) s", caplog.text)
+    assert pauses == ["0.001", "0.002", "0.004", "0.004", "0.004"]
 
 
 async def test_a_worker_that_cannot_be_started_at_all_is_an_outcome_too(

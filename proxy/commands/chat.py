@@ -63,11 +63,7 @@ async def _chat(gateway: Gateway, body: dict[str, Any]) -> int:
 async def _stream(
     session: aiohttp.ClientSession, gateway: Gateway, body: dict[str, Any], answer: Answer, screen: Screen
 ) -> None:
-    url = f"{gateway.url}/v1/chat/completions"
-    headers = {**gateway.headers, "Content-Type": "application/json", "Accept": "text/event-stream"}
-    async with web.asked(session, "POST", url, headers=headers, data=orjson.dumps(body), timeout=TIME) as response:
-        if response.status != 200:
-            raise await gateway.refusal(response)
+    async with gateway.ask(session, "POST", "/v1/chat/completions", json=body, timeout=TIME) as response:
         if response.content_type != "text/event-stream":
             raise Failure(f"{gateway.url} answered {response.content_type} where a stream was asked for")
         decoder = Decoder(MAX_FRAME)

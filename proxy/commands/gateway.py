@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ from proxy.settings.references import VISIBLE
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator
 
     import aiohttp
 
@@ -30,18 +32,28 @@ class Gateway:
             raise Failure(str(exc), code=2) from None
         if args.key and not VISIBLE.fullmatch(args.key):
             raise Failure("--key: has characters other than visible ASCII", code=2)
-        self.headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
-        self._keyless = not args.key
+        self._headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
 
-    async def refusal(self, response: aiohttp.ClientResponse) -> Failure:
-        """Why this answer is none: status and message in one line."""
+    @asynccontextmanager
+    async def ask(
+        self, session: aiohttp.ClientSession, method: str, path: str, **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer with status 200; raises ``Failure`` for every other."""
+        url, hint = self.url + path, "; is the gateway running?"
+        async with web.asked(session, method, url, headers=self._headers, hint=hint, **more) as response:
+            if response.status != 200:
+                raise await self._refusal(response)
+            yield response
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> Failure:
+        """Status and message in one line."""
         body = await response.content.read(MAX_ERROR)
         line = web.status_line(response.status)
         if said := message_of(body):
             line = f"{line}: {said}"
         elif 300 <= response.status < 400:
             line = f"{line}: the gateway is not at {self.url}"
-        if response.status == 401 and self._keyless:
+        if response.status == 401 and not self._headers:
             line += " (give a key with --key or AI_PROXY_KEY)"
         return Failure(line)
 

@@ -41,9 +41,7 @@ async def _ask(gateway: Gateway) -> tuple[list[str], dict[str, tuple[str, str]],
 
 
 async def _json(session: aiohttp.ClientSession, gateway: Gateway, path: str) -> Any:
-    async with web.asked(session, "GET", gateway.url + path, headers=gateway.headers, timeout=TIME) as response:
-        if response.status != 200:
-            raise await gateway.refusal(response)
+    async with gateway.ask(session, "GET", path, timeout=TIME) as response:
         try:
             return orjson.loads(await response.read())
         except orjson.JSONDecodeError:

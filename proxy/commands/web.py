@@ -31,9 +31,12 @@ def session() -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def asked(
-    client: aiohttp.ClientSession, method: str, url: str, **more: Any
+    client: aiohttp.ClientSession, method: str, url: str, *, hint: str = "", **more: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer to a request, whatever its status; what goes wrong on the way, in here too, is a ``Failure``."""
+    """The answer to a request, whatever its status; what goes wrong on the way, or while it is read, is a ``Failure``.
+
+    ``hint`` ends the sentence for those who find nobody at the address.
+    """
     where = urlsplit(url).netloc
     try:
         async with client.request(method, url, allow_redirects=False, proxy=proxy_for(url), **more) as response:
@@ -44,7 +47,7 @@ async def asked(
     except aiohttp.ClientConnectorSSLError:
         raise Failure(f"cannot speak TLS with {where}; is it http://?") from None
     except aiohttp.ClientConnectorError as exc:
-        raise Failure(f"cannot reach {where}: {_reason(exc)}") from None
+        raise Failure(f"cannot reach {where}: {_reason(exc)}{hint}") from None
     except TimeoutError:
         raise Failure(f"{where} did not answer in time") from None
     except aiohttp.ServerDisconnectedError:

@@ -18,7 +18,8 @@ PLACEHOLDER = re.compile(
       change[-_ ]?me .*
     | your[-_ ] .*               # your-key-here, YOUR_PROXY_KEY
     | < .* >
-    | (?:[a-z]+[-_])* x{3,} .*   # xxx, sk-xxxxxxxx
+    | x{3,} .*
+    | (?:[a-z]+[-_])+ x{3,}      # sk-xxxxxxxx; but a random key may begin like that
     | .* (?: \.{3} | … )         # sk-..., sk-proj-…
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,

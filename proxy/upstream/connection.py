@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._lengths: set[str] = set()
         self._interim = False
         self._complete = False
+        self._kept = False  # the provider will take another request on this connection
         self._framed = False  # the body's end is told by its length or chunks
         self._decoder: BodyDecoder | None = None
 
@@ -239,6 +240,7 @@ class Connection(asyncio.Protocol):
             self._lengths = set()
         else:
             self._complete = True
+            self._kept = self._parser.should_keep_alive()  # the parser forgets once this returns
 
     # Passing on...
 
@@ -267,7 +269,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def _finish(self) -> None:
-        keep = self._parser.should_keep_alive() and self.usable
+        keep = self._kept and self.usable
         error = self._decoded()
         receiver = self._settle()
         self._fresh_answer()

@@ -20,7 +20,7 @@ from typing import ClassVar, cast
 import uvloop
 
 #: Frames of a burst that go out in one write; the loop turns between two writes, so that streams interleave.
-PER_WRITE = 25
+PER_WRITE = 5
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ id = "m"
 provider = "up"
 """
 
+#: Seconds for tasks that have been cancelled to notice it, before they count as left behind.
+LAST_TURNS = 2.0
+
 #: By which field the tables of a list are told apart.
 IDENTITY = {"keys": "name", "providers": "name", "models": "id"}
 
@@ -218,7 +221,7 @@ class Gateway:
         tasks = {task for task in asyncio.all_tasks() - self.before if not task.get_name().startswith(TASKS)}
         tasks.discard(asyncio.current_task())
         if tasks:
-            await asyncio.wait(tasks, timeout=2)  # what has been cancelled may still need a turn or two
+            await asyncio.wait(tasks, timeout=LAST_TURNS)
         assert not (leaked := [task for task in tasks if not task.done()]), f"tasks left behind: {leaked}"
         assert not self.complaints, f"the event loop complained: {self.complaints}"
 

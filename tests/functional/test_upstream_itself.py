@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from tests.functional import config
+from tests.functional import UPSTREAM_KEY, Gateway, config
 from tests.functional.upstream import (
     DONE,
     JSON,
@@ -421,6 +421,33 @@ def test_ready_made_objects_are_what_openai_sends():
     assert chunk(finish="stop", usage=usage())["choices"][0]["finish_reason"] == "stop"
     assert chunk(delta={"reasoning_content": "hm"})["choices"][0]["delta"] == {"reasoning_content": "hm"}
     assert completion(system_fingerprint="fp")["system_fingerprint"] == "fp"
+
+
+# The gateway between them
+
+
+async def test_the_gateway_is_started_before_the_upstream(gateway, upstream: Upstream):
+    served = await gateway()
+    answer = await served.chat(stream=True)
+    assert contents(await answer.frames()) == ["Hello!"]
+    assert answer.whole
+    assert (await upstream.arrived()).header("authorization") == f"Bearer {UPSTREAM_KEY}"
+
+
+async def test_a_task_that_outlives_its_gateway_fails_the_test(upstream: Upstream, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.functional.LAST_TURNS", 0.01)
+    served = await Gateway.start(tmp_path, upstream.url)
+    task = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+    with pytest.raises(AssertionError, match="forgotten"):
+        await served.close()
+    task.cancel()
+
+
+async def test_a_complaint_of_the_event_loop_fails_the_test(upstream: Upstream, tmp_path):
+    served = await Gateway.start(tmp_path, upstream.url)
+    asyncio.get_running_loop().call_exception_handler({"message": "never retrieved"})
+    with pytest.raises(AssertionError, match="never retrieved"):
+        await served.close()
 
 
 # The configuration

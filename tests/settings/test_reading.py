@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.settings import SettingsError, load
+from proxy.settings import Settings, SettingsError, load, loading
+from proxy.settings.keys import KeyTable
+from proxy.settings.models import ModelTable
+from proxy.settings.providers import ProviderTable
 from tests.settings.tables import DEMO, KEY, PROVIDER
 
 
@@ -179,3 +182,66 @@ def test_a_line_break_in_a_name_does_not_break_the_line(complaint):
 def test_a_file_from_an_editor_that_writes_a_byte_order_mark_is_read(place):
     place.write_bytes(b"\xef\xbb\xbf[server]\nport = 81\n")
     assert load(place, {}).settings.server.port == 81
+
+
+# Whatever stands there...
+
+ODD = [
+    '""',
+    '"x"',
+    '"\\u0000\\n"',
+    '"env:"',
+    '"file:."',
+    '"file:/dev/zero"',
+    '"credential:a/b"',
+    '"http://[::1"',
+    '"http://x:y"',
+    "0",
+    "-1",
+    f"1{'0' * 400}",
+    "1.5",
+    "nan",
+    "-inf",
+    "true",
+    "1979-05-27",
+    "1979-05-27T07:32:00.999999-07:00",
+    "07:32:00",
+    "[]",
+    "[[]]",
+    '["", "*", "a*b", "a/../b"]',
+    "[1, {}]",
+    "{}",
+    '{ a = "x" }',
+    "{ a = { b = [1] } }",
+    '[ { provider = "there" }, { provider = 1 } ]',
+]
+SECTIONS = [
+    (f"[{name}]\n", field)
+    for name, kind in loading.SECTIONS.items()
+    for field in (*kind.__struct_fields__, "none-of-these", '""')
+]
+TABLES = [
+    (beginning, field)
+    for beginning, kind in (
+        (PROVIDER, ProviderTable),
+        (KEY, KeyTable),
+        (PROVIDER + '[[models]]\nid = "m"\n', ModelTable),
+        (PROVIDER + '[[models]]\nid = "m"\nprovider = "there"\n', ModelTable),
+        ("", Settings),
+    )
+    for field in kind.__struct_fields__
+]
+
+
+@pytest.mark.parametrize(("beginning", "field"), SECTIONS + TABLES)
+def test_whatever_stands_there_is_understood_or_refused_in_one_line(place, beginning, field):
+    for value in ODD:
+        place.write_text(f"{beginning}{field} = {value}\n", encoding="utf-8")
+        try:
+            load(place, {})
+        except SettingsError as exc:
+            line = str(exc)
+            assert line.startswith(f"{place}: ")
+            assert line.isprintable()
+            assert "`" not in line  # msgspec's words
+            assert "  " not in line

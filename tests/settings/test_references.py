@@ -17,7 +17,9 @@ def test_a_placeholder_is_not_a_secret_and_is_not_repeated(complaint, setting, w
     assert complaint(table).endswith(f": {setting}: is a placeholder, not a secret")
 
 
-@pytest.mark.parametrize("word", ["sk-proj-Ab12xxx9", "key-of-xavier", "test", "your", "not-needed", "sk-1"])
+@pytest.mark.parametrize(
+    "word", ["sk-proj-Ab12xxx9", "sk-proxy-xxxQ7", "key-of-xavier", "test", "your", "not-needed", "sk-1"]
+)
 def test_a_key_that_only_looks_like_a_placeholder_is_a_key(settings, word):
     assert settings(f'[[keys]]\nname = "n"\nkey = "{word}"').keys
 
