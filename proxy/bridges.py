@@ -69,7 +69,7 @@ class OpenAIBridge:
         self._request = chat_request.parse(body, messages=operation == "chat")
         self.model = self._request.model or None
         self.stream = self._request.stream
-        if stream_default and "stream" not in self._request.fields:
+        if stream_default and bytes(self._request.fields.get("stream", b"null")) == b"null":
             self.stream = True
         self._scrub = scrub
         self._fail = fail
@@ -116,7 +116,9 @@ class SimpleBridge:
         self._told = ""
 
     def body(self, upstream: str, target: Target) -> bytes:
-        return chat_request.write(self._request, model=upstream, ask_usage=target.ask_usage)
+        return chat_request.write(
+            self._request, model=upstream, ask_usage=target.ask_usage, drop=target.drop, roles=target.roles
+        )
 
     def pipe(self, model: str, max_frame: int) -> Pipe:
         self._told = model

@@ -8,23 +8,30 @@ written straight to the transport, with no task woken between upstream's read an
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from multidict import CIMultiDict, CIMultiDictProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.web_request import BaseRequest
 
+log = logging.getLogger(__name__)
+
 
 class Manners(Protocol):
     """What connections ask of the application; a reload may change the answers."""
 
     @property
-    def head_patience(self) -> float:
-        """Seconds that a client has for a request head."""
+    def patience(self) -> float:
+        """Seconds that a client has to send a request head, or to read what it is sent."""
 
     def answer_malformed(self, status: int) -> web.Response:
         """Answer what is not HTTP."""
@@ -32,33 +39,66 @@ class Manners(Protocol):
 
 MANNERS: web.AppKey[Manners] = web.AppKey("manners", Manners)
 
+_VERSIONS = (HttpVersion10, HttpVersion11)
+#: Bytes that the kernel takes for a client beyond those on their way to it.
+_UNSENT = 128 * 1024
+
 
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_manners", "waiting_since", "writable")
+    __slots__ = ("_full_since", "_manners", "_unsent", "waiting_since", "writable")
 
     def __init__(self, server: Server, manners: Manners, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._manners = manners
         #: When the client began to owe us a request head; 0 if it does not.
         self.waiting_since = 0.0
+        self._full_since = 0.0  # since when the client has taken nothing of a full buffer; 0 if there is none
+        self._unsent = 0  # bytes in that buffer when it was last looked at
         #: Told when the transport's buffer has drained after it was full.
         self.writable: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.waiting_since = self._loop.time()
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Else the kernel takes megabytes for a client that does not read, before anybody here is told.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._messages:
+            self._look_at_heads()
         if self._request_in_progress or self._messages:
             self.waiting_since = 0.0
         elif data and not self.waiting_since:
             self.waiting_since = self._loop.time()
 
+    def _look_at_heads(self) -> None:
+        messages = self._messages
+        for at, (message, _) in enumerate(messages):
+            if isinstance(message, _ErrInfo):
+                continue
+            if message.version not in _VERSIONS:
+                # The parser knows HTTP/0.9 and 2.0, and answers would claim to be that.
+                fault = BadStatusLine("an HTTP version that is not spoken here")
+                messages[at] = (_ErrInfo(status=400, exc=fault, message=fault.message), EMPTY_PAYLOAD)
+            elif hdrs.EXPECT in message.headers:
+                # aiohttp would ask for the body before anybody has looked at the head.  `raw_headers` still tell.
+                rest = CIMultiDict(message.headers)
+                del rest[hdrs.EXPECT]
+                messages[at] = (message._replace(headers=CIMultiDictProxy(rest)), messages[at][1])
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full_since = self._loop.time()
+        self._unsent = 0
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._full_since = 0.0
         if self.writable is not None:
             self.writable()
 
@@ -66,16 +106,33 @@ class Connection(RequestHandler):
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what is not HTTP.  aiohttp's own way logs the offending bytes, which may be a key."""
+        if status >= 500:
+            log.error("a request failed outside of its middleware", exc_info=exc)
         response = self._manners.answer_malformed(status)
         response.force_close()
         return response
+
+    def stalled(self, now: float, patience: float) -> bool:
+        """Has the client taken nothing of what waits for it in ``patience`` seconds?  Those who ask look often."""
+        if not self._full_since or self.transport is None:
+            return False
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._full_since = now  # slow, but it reads
+        self._unsent = unsent
+        return now - self._full_since > patience
+
+    def abort(self) -> None:
+        """Drop the connection with whatever its buffers hold."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say nothing: what goes wrong in a handler is logged by the middleware, without the bytes."""
 
 
 class Server(web.Server):
-    """Makes our connections, and closes those that never finish a request head."""
+    """Makes our connections, and drops those that never finish a request head or never read their answer."""
 
     def __init__(self, manners: Manners, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -88,17 +145,22 @@ class Server(web.Server):
         return Connection(self, self._manners, loop=self._loop, **self._kwargs)
 
     def _close_late(self) -> None:
-        latest = self._loop.time() - self._manners.head_patience
+        now, patience = self._loop.time(), self._manners.patience
         connections = self.connections
         for connection in connections:
-            if isinstance(connection, Connection) and 0 < connection.waiting_since < latest:
-                connection.force_close()
+            if not isinstance(connection, Connection):
+                continue
+            late = 0 < connection.waiting_since < now - patience
+            # A stream looks after its client itself, and counts it.
+            if late or (connection.writable is None and connection.stalled(now, patience)):
+                connection.abort()
         self._sweep = self._loop.call_later(1, self._close_late) if connections else None
 
 
 def make_server(app: web.Application, **kwargs: Any) -> Server:
     """Build the server of an application: aiohttp's own, with our connections."""
-    plain = app._make_handler(**kwargs)
+    # Bodies are decompressed where they are counted; the parser would also call encodings that it lacks malformed.
+    plain = app._make_handler(auto_decompress=False, **kwargs)
     return Server(
         app[MANNERS],
         plain.request_handler,
@@ -123,18 +185,29 @@ class Outlet:
         self._writer: Any = None  # aiohttp's StreamWriter
         self._over = False
 
-    async def open(self, response: web.StreamResponse, first: bytes) -> None:
-        """Send the head and ``first``, which may be empty."""
+    async def open(self, response: web.StreamResponse, first: bytes, *, last: bool = False) -> None:
+        """Send the head and ``first``, which may be empty, or is the whole body if ``last``."""
         self._writer = await response.prepare(self._request)
-        if first:
+        if last:
+            self._over = True
+            await self._writer.write_eof(first)
+        elif first:
             await self._writer.write(first, drain=False)
         else:
             self._writer.send_headers()
 
-    def write(self, data: bytes) -> None:
-        """Send ``data``; a client that has left takes nothing, and its handler is being cancelled."""
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send ``data``; a client that has left takes nothing, and its handler is being cancelled.
+
+        ``last`` ends the body in the same write.
+        """
         transport = self._connection.transport
         if transport is None or self._over or transport.is_closing():
+            return
+        if last:
+            self._over = True
+            self._writer._eof = True  # as `set_eof` would, which would write once more
+            transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if self._chunked else data)
             return
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
@@ -151,6 +224,10 @@ class Outlet:
     def full(self) -> bool:
         """Is the client slower than its stream?"""
         return bool(self._connection.writing_paused)
+
+    def stalled(self, now: float, patience: float) -> bool:
+        """Has the client taken nothing in ``patience`` seconds, although there is something for it?"""
+        return bool(self._connection.stalled(now, patience))
 
     def on_writable(self, tell: Callable[[], None] | None) -> None:
         """Have ``tell`` called when the client has caught up."""

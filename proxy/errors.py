@@ -18,6 +18,7 @@ GatewayError
 from __future__ import annotations
 
 from enum import StrEnum
+from math import ceil
 from typing import ClassVar
 
 
@@ -125,7 +126,7 @@ class RateLimited(GatewayError):
     status = 429
 
     def __init__(self, message: str, *, retry_after: float, headers: dict[str, str] | None = None) -> None:
-        told = {"Retry-After": str(max(1, round(retry_after))), **(headers or {})}
+        told = {"Retry-After": str(max(1, ceil(retry_after))), **(headers or {})}
         super().__init__(message, code="rate_limit_exceeded", headers=told)
 
 
@@ -190,7 +191,7 @@ class Overloaded(GatewayError):
     retryable = True
 
     def __init__(self, message: str, *, retry_after: float = 1, headers: dict[str, str] | None = None) -> None:
-        told = {"Retry-After": str(max(1, round(retry_after))), **(headers or {})}
+        told = {"Retry-After": str(max(1, ceil(retry_after))), **(headers or {})}
         super().__init__(message, code="overloaded", headers=told)
 
 

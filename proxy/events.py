@@ -1,15 +1,15 @@
 """What an answer says, whatever the dialect: the waist of the hourglass.
 
 A stream is read into these events and written from them; a whole answer is their fold.
-Events are facts in the past tense.  Blocks open and close one after another in the order
-of their index; a delta belongs to an open block.
+Events are facts in the past tense.  Blocks open and close one after another, numbered from 0
+in the order in which they open; a delta belongs to the one open block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 class Block(StrEnum):
@@ -33,11 +33,12 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as providers count them; ``input`` includes ``cached``, ``output`` includes ``reasoning``."""
+    """Tokens.  ``input`` includes ``cached`` (read) and ``cache_written``, ``output`` includes ``reasoning``."""
 
     input: int = 0
     output: int = 0
     cached: int = 0
+    cache_written: int = 0
     reasoning: int = 0
 
     def __bool__(self) -> bool:
@@ -46,20 +47,22 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class MessageStarted:
-    """The answer has begun; ``id`` and ``model`` are the provider's words."""
+    """The answer has begun; ``id`` and ``model`` are the provider's words, ``usage`` what it knows so far."""
 
     id: str = ""
     model: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BlockOpened:
-    """A block begins; tool calls have an id and a name."""
+    """A block begins; tool calls have an id and a name; ``redacted`` is the data of thoughts that are not shown."""
 
     index: int
     block: Block
     id: str = ""
     name: str = ""
+    redacted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,22 @@ class BlockDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockSigned:
+    """The provider's seal on a block, to be sent back with it in the next turn; it comes before the block closes."""
+
+    index: int
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """A source for a text block: `url`, `title`, `text`, and whatever else the provider says."""
+
+    index: int
+    citation: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class BlockClosed:
     """No more of this block."""
 
@@ -80,13 +99,32 @@ class BlockClosed:
 
 @dataclass(frozen=True, slots=True)
 class MessageEnded:
-    """The answer is complete."""
+    """The answer is complete; ``sequence`` is the stop sequence that fired."""
 
     stop: Stop
     usage: Usage | None = None
+    sequence: str = ""
 
 
-Event: TypeAlias = MessageStarted | BlockOpened | BlockDelta | BlockClosed | MessageEnded
+Event: TypeAlias = MessageStarted | BlockOpened | BlockDelta | BlockSigned | Cited | BlockClosed | MessageEnded
+
+
+@dataclass(slots=True)
+class Folded:
+    """A block of a whole answer."""
+
+    block: Block
+    id: str = ""
+    name: str = ""
+    redacted: str = ""
+    signature: str = ""
+    pieces: list[str] = field(default_factory=list)
+    citations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Its deltas, joined."""
+        return "".join(self.pieces)
 
 
 @dataclass(slots=True)
@@ -95,15 +133,15 @@ class Answer:
 
     id: str = ""
     model: str = ""
-    #: (kind, text) of each block, in order.
-    blocks: list[tuple[Block, str]] = field(default_factory=list)
+    blocks: list[Folded] = field(default_factory=list)
     stop: Stop | None = None
+    sequence: str = ""
     usage: Usage | None = None
 
     @property
     def text(self) -> str:
         """All that was said aloud."""
-        return "".join(text for kind, text in self.blocks if kind is Block.TEXT)
+        return "".join(b.text for b in self.blocks if b.block is Block.TEXT)
 
     def add(self, event: Event) -> None:
         """Take the next event of the stream."""
@@ -111,11 +149,14 @@ class Answer:
             case MessageStarted():
                 self.id, self.model = event.id, event.model
             case BlockOpened():
-                self.blocks.append((event.block, ""))
+                self.blocks.append(Folded(event.block, event.id, event.name, event.redacted))
             case BlockDelta():
-                kind, text = self.blocks[event.index]
-                self.blocks[event.index] = (kind, text + event.text)
+                self.blocks[event.index].pieces.append(event.text)
+            case BlockSigned():
+                self.blocks[event.index].signature = event.signature
+            case Cited():
+                self.blocks[event.index].citations.append(event.citation)
             case MessageEnded():
-                self.stop, self.usage = event.stop, event.usage
+                self.stop, self.usage, self.sequence = event.stop, event.usage, event.sequence
             case BlockClosed():
                 return

@@ -11,10 +11,11 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.dialects import simple_chat
-from proxy.errors import InvalidRequest, Overloaded
+from proxy.errors import InternalError, InvalidRequest, Overloaded
 from proxy.middleware.cors import Origins, headers_for
 from proxy.observe.logs import AccessLog
 from proxy.observe.metrics import Metrics
+from proxy.observe.record import new_id
 from proxy.routing import table
 from proxy.scrub import scrubber
 from proxy.settings import Key
@@ -154,17 +155,18 @@ class Gateway:
     # What connections ask...
 
     @property
-    def head_patience(self) -> float:
-        """Seconds that a client has for a request head."""
+    def patience(self) -> float:
+        """Seconds that a client has to send a request head, or to read what it is sent."""
         return self.plan.settings.timeouts.client
 
     def answer_malformed(self, status: int) -> web.Response:
-        """Answer what is not HTTP; no middleware will see it."""
-        error = InvalidRequest("the request is not valid HTTP")
-        headers = {"Server": "ai-proxy", **headers_for(self.plan.origins, None)}
+        """Answer what is not HTTP, and what failed outside of every middleware."""
+        id = new_id()
+        error = InvalidRequest("the request is not valid HTTP") if status < 500 else InternalError(id)
+        headers = {"Server": "ai-proxy", "x-request-id": id, **headers_for(self.plan.origins, None)}
         return web.Response(
             body=simple_chat.body(error),
-            status=400 if status < 500 else status,
+            status=error.status,
             headers=headers,
             content_type="application/json",
         )

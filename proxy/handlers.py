@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -37,6 +38,8 @@ EVENT_STREAM = {
 }
 #: A whole answer may be larger than a frame: embeddings of long lists are.
 _WHOLE = 8
+#: Bytes that a client's transport takes without being full.
+_AT_ONCE = 32 * 1024
 
 
 # The endpoints...
@@ -59,7 +62,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /chat`: chat completions with the simple form of errors; `Accept` may ask for a stream."""
-    wants_stream = "text/event-stream" in request.headers.get("Accept", "")
+    wants_stream = "text/event-stream" in ",".join(request.headers.getall("Accept", ())).lower()
     return await exchange(request, _openai(request, "chat", wants_stream), request[PLAN].settings.defaults.proxy)
 
 
@@ -122,7 +125,10 @@ class Attempt:
             outcome = exc.kind
             raise
         except asyncio.CancelledError:
-            await self._outlive()
+            if isinstance(self._relay.error, ClientStalled):
+                self._record.outcome = "client_stalled"
+            else:
+                await self._outlive()
             raise
         finally:
             self._settle(outcome)
@@ -134,13 +140,13 @@ class Attempt:
         gateway.relays.add(self._relay)
         fresh = False
         while True:
-            record.sent_at = record.sent_at or self._request.loop.time()
+            record.sent_at = record.sent_at or asyncio.get_running_loop().time()
             call = await gateway.upstream.send(
                 origin, head, self._body, self._relay, connect=target.timeouts.connect, fresh=fresh
             )
             self._relay.sent(call)
             try:
-                return await self._relay.ready
+                return await asyncio.shield(self._relay.ready)  # a client that leaves must not settle it
             except Stale:
                 # No byte of an answer has come on a connection that was kept: it had been closed.
                 gateway.relays.discard(self._relay)
@@ -152,7 +158,7 @@ class Attempt:
         relay, record = self._relay, self._record
         head, body = relay.head, relay.body
         assert head is not None
-        record.first_frame_at = self._request.loop.time()
+        record.first_frame_at = asyncio.get_running_loop().time()
         record.headers.update(passed_on(head, self._plan, ours="x-ratelimit-limit-requests" in record.headers))
         if not 200 <= head.status < 300:
             retry = {"Retry-After": head.headers["retry-after"]} if "retry-after" in head.headers else None
@@ -173,18 +179,22 @@ class Attempt:
         if ready is Ready.QUIET and not first:
             first = self._keepalive
         try:
-            await outlet.open(response, first)
+            await outlet.open(response, first, last=relay.done.done() and len(first) < _AT_ONCE)
             relay.flow(outlet)
-            await relay.done
+            await asyncio.shield(relay.done)
         except ConnectionError:
             raise asyncio.CancelledError from None  # the client left between two lines of ours
         except Exception:
+            if not response.prepared:
+                raise
             log.exception("request %s failed inside its stream", record.request_id)
             relay.fail(InternalError(record.request_id))
         if isinstance(relay.error, ClientStalled):
             record.outcome = "client_stalled"
         elif relay.error is not None:
             record.outcome, record.error = "failed", relay.error.kind
+        else:
+            record.usage = self._usage_of_whole()
         return response
 
     async def _outlive(self) -> None:
@@ -194,11 +204,16 @@ class Attempt:
             return
         relay.mute()
         self._record.outcome = "client_gone"
-        waits = [f for f in (relay.ready, relay.done) if not f.done()]
-        if relay.ready.done() and relay.head is not None and waits:
-            await relay.done
-        elif waits:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await relay.done
+        self._record.usage = self._usage_of_whole()
+
+    def _usage_of_whole(self) -> dict[str, Any] | None:
+        """What a whole answer has cost that was not told as one."""
+        relay = self._relay
+        if relay.error is None and relay.head is not None and relay.head.status == 200 and relay.body:
+            with contextlib.suppress(GatewayError):
+                return self._bridge.whole(relay.body, self._route.model)[1]
+        return None
 
     def _settle(self, outcome: str) -> None:
         relay, record = self._relay, self._record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from proxy import sockets
 from proxy.settings import Loaded, Overrides, Settings, SettingsError, load
 
 if TYPE_CHECKING:
-    import signal
     import socket
     from collections.abc import Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+#: Signals that must not kill a process which is not ready for them yet: they wait until it is.
+DEFERRED = {signal.SIGHUP, signal.SIGUSR2}
 #: Settings of [server] that a running process cannot change.
 FIXED = ("host", "port", "workers")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from proxy.context import CALLER, PLAN
 from proxy.errors import NotFound
 from proxy.probes import json_response
+
+if TYPE_CHECKING:
+    from proxy.routing.table import Entry
 
 #: Clients want a time of creation; providers do not tell one.
 _CREATED = int(time.time())
@@ -31,17 +34,19 @@ async def api_models(request: web.Request) -> web.Response:
     """`GET /api/models`."""
     plan, key = request[PLAN], request[CALLER]
     names = set(plan.table.names(key))
-    entries = [e for e in plan.table.entries.values() if e.id in names]
+    listed = {e.id: _described(e.id, e) for e in plan.table.entries.values() if e.id in names}
     try:
         default = plan.table.default(plan.settings.defaults.chat, key)
+        if default not in listed:  # one that a wildcard covers, or an alias without its model
+            listed[default] = _described(default, plan.table.resolve(default, key).entry)
     except NotFound:
         default = ""
-    return json_response(
-        {
-            "defaultModel": default,
-            "models": [{"id": e.id, "label": e.label, "description": e.description} for e in entries],
-        }
-    )
+    return json_response({"defaultModel": default, "models": list(listed.values())})
+
+
+def _described(name: str, entry: Entry) -> dict[str, str]:
+    label = name if entry.id.endswith("*") else entry.label
+    return {"id": name, "label": label, "description": entry.description}
 
 
 def _model(route: Any, name: str) -> dict[str, Any]:

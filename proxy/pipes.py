@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from proxy.errors import GatewayError, UpstreamError
-from proxy.sse import Decoder, Reframer, encode, split
+from proxy.sse import DONE, Decoder, Reframer, split, split_clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
     from proxy.sse import Frame
 
 
-#: Bytes of a run that are looked at frame by frame rather than halved further.
+#: The last bytes of a run, which are looked at frame by frame where something may stand in them.
 _SMALL = 1024
 
 
 class Pipe(Protocol):
     """What the relay sees of an answer in progress."""
 
-    #: Frames that upstream has completed so far, whatever became of them.
-    frames: int
     #: A finish reason has passed: what is missing is usage and the end mark.
     finished: bool
     #: The end mark has passed, or was supplied: nothing more goes to the client.
     done: bool
     #: What upstream said or did wrong; what was whole before it has been returned.
     error: GatewayError | None
+
+    @property
+    def frames(self) -> int:
+        """Frames that upstream has completed so far, whatever became of them."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take upstream's next bytes; return whole frames for the client."""
@@ -99,10 +101,13 @@ class Passthrough:
         self._max_frame = max_frame
         self._reframer = Reframer(max_frame)
         self.fail = fail
-        self.frames = 0
         self.finished = False
         self.done = False
         self.error: GatewayError | None = None
+
+    @property
+    def frames(self) -> int:
+        return self._reframer.frames
 
     def feed(self, chunk: bytes) -> bytes:
         if self.error is not None:
@@ -111,7 +116,7 @@ class Passthrough:
         if run:
             run = self._inspect(run)
             self.done = self._reframer.done and self.error is None
-        if self._reframer.overlong and self.error is None:
+        if self._reframer.overlong and not self._settled():
             self.error = overlong(self._max_frame)
         return run
 
@@ -120,7 +125,7 @@ class Passthrough:
             return b""
         out = b""
         last = self._reframer.end()
-        if last and torn is None and is_whole(last):
+        if last and all(is_whole(frame.data) for _, frame in split(last)):
             out = self._look(last)
             self.done = self._reframer.done and self.error is None
         if not self._settled():
@@ -133,8 +138,7 @@ class Passthrough:
 
     @property
     def holding(self) -> bool:
-        pending = self._reframer.pending
-        return bool(pending.strip()) and not pending.startswith(b":")
+        return self._reframer.holding
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -144,21 +148,25 @@ class Passthrough:
         return self.done or self.error is not None
 
     def _inspect(self, run: bytes) -> bytes:
-        """Halve a run until what is left is plain, or a few frames: most of a burst is never taken apart."""
-        if self._tap.plain(run):
-            self.frames += run.count(b"\n\n") or 1
-            return run
-        middle = run.find(b"\n\n", len(run) // 2) + 2
-        if len(run) < _SMALL or middle == 1 or middle == len(run):
+        """Have the tap see what it must: the end of a stream; of its middle, hardly ever anything."""
+        reframer, plain = self._reframer, self._tap.plain
+        if not reframer.clean:
             return self._look(run)
-        first = self._inspect(run[:middle])
-        return first if self.error is not None else first + self._inspect(run[middle:])
+        if not reframer.done and plain(run):
+            return run
+        # What matters stands at the end of a stream, a burst's other frames need not be taken apart.
+        start = run.rfind(b"\n\n", 0, -_SMALL) + 2
+        if start > 1 and plain(run[:start]):
+            return run[:start] + self._look(run[start:])
+        return self._look(run)
 
     def _look(self, run: bytes) -> bytes:
         out = []
         tap = self._tap
-        for raw, frame in split(run):
-            self.frames += 1
+        if run[:1] == b"\n":  # no frame begins so: it is the second half of a CRLF that a cut had parted
+            out.append(run[:1])
+            run = run[1:]
+        for raw, frame in split_clean(run) if self._reframer.clean else split(run):
             out.append(tap.look(raw, frame))
             if tap.error is not None:
                 self.error = tap.error
@@ -186,12 +194,12 @@ class Translation:
             return b""
         out: list[bytes] = []
         for frame in self._decoder.feed(chunk):
-            if not frame.data or frame.data.startswith(b": "):
+            if not frame.data.strip(b"\n") or frame.data.startswith(b": "):
                 continue
             self._read(frame, out)
             if self._settled():
                 break
-        if self._decoder.overlong and self.error is None:
+        if self._decoder.overlong and not self._settled():
             self.error = overlong(self._max_frame)
         return b"".join(out)
 
@@ -200,7 +208,7 @@ class Translation:
             return b""
         out: list[bytes] = []
         last = self._decoder.end()
-        if last is not None and torn is None and is_whole(encode(last.data)):
+        if last is not None and is_whole(last.data):
             self._read(last, out)
         if not self._settled():
             if self.finished:
@@ -231,16 +239,14 @@ class Translation:
         self.done = self._reader.done
 
 
-def is_whole(run: bytes) -> bool:
+def is_whole(data: bytes) -> bool:
     """Is an unterminated last frame all there: the end mark, or JSON that closes?"""
-    for _, frame in split(run):
-        if frame.data.strip() == b"[DONE]":
-            return True
-        try:
-            orjson.loads(frame.data)
-        except orjson.JSONDecodeError:
-            return False
-    return True
+    if data.strip() == DONE:
+        return True
+    try:
+        return isinstance(orjson.loads(data), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def cut(inside: bool) -> UpstreamError:

@@ -18,6 +18,7 @@ from proxy.errors import GatewayError, UpstreamError, UpstreamRefused
 Scrub = Callable[[str], str]
 
 _LONGEST = 2000  # characters of a provider's message that are passed on
+_LONGEST_WORD = 200  # of its codes
 _BAD_KEY = re.compile(
     r"(?i)\bapi[ _-]?key\b.*\b(invalid|incorrect|not valid|expired|missing)"
     r"|(invalid|incorrect|expired)\b.*\bapi[ _-]?key\b"
@@ -41,7 +42,7 @@ def read_refusal(body: object) -> Refusal:
             body = orjson.loads(body)
         except orjson.JSONDecodeError:
             text = body.decode("utf-8", "replace").strip() if isinstance(body, bytes) else ""
-            return Refusal("" if text.startswith("<") else text[:_LONGEST])
+            return Refusal("" if text.startswith("<") else text)
     if isinstance(body, list):
         body = body[0] if body else None
     if not isinstance(body, dict):
@@ -60,7 +61,7 @@ def read_refusal(body: object) -> Refusal:
             status = claimed
             break
     return Refusal(
-        message[:_LONGEST] if isinstance(message, str) else "",
+        message if isinstance(message, str) else "",
         _word(error.get("type") or error.get("status")),
         _word(error.get("param")),
         _word(code),
@@ -71,27 +72,33 @@ def read_refusal(body: object) -> Refusal:
 def refused(status: int, refusal: Refusal, scrub: Scrub, headers: dict[str, str] | None = None) -> GatewayError:
     """Say a provider's refusal as our error; its message loses configured secrets and hosts.
 
+    ``status`` is 0 where the provider named none: inside a stream, or beside its 200.
     ``headers`` are those of the provider's answer that clients may see (`Retry-After`).
     """
-    message = scrub(refusal.message)
-    bad_key = status == 400 and (refusal.code == "invalid_api_key" or _BAD_KEY.search(message))
+
+    def told(word: str | None) -> str | None:
+        return scrub(word)[:_LONGEST_WORD] if word else None
+
+    message = scrub(refusal.message)[:_LONGEST]  # shortened only now, or half a secret would stand at its end
+    named = f" ({status})" if status else ""
+    bad_key = status in (0, 400) and (refusal.code == "invalid_api_key" or _BAD_KEY.search(message))
     if status in (401, 403) or bad_key:
-        return UpstreamError(f"the provider refused this gateway's key ({status})")
+        return UpstreamError(f"the provider refused this gateway's key{named}")
     if status in UpstreamRefused.KEPT:
         return UpstreamRefused(
             message or f"the provider answered {status}",
             status=status,
-            type=refusal.type,
-            param=refusal.param and scrub(refusal.param),
-            code=refusal.code and scrub(refusal.code),
+            type=told(refusal.type),
+            param=told(refusal.param),
+            code=told(refusal.code),
             headers=headers,
         )
     if 300 <= status < 400:
         return UpstreamError(f"the provider answered {status}; redirects are not followed")
-    return UpstreamError(f"the provider failed ({status}): {message}" if message else f"the provider failed ({status})")
+    return UpstreamError(f"the provider failed{named}" + (f": {message}" if message else ""))
 
 
 def _word(value: object) -> str | None:
     if isinstance(value, bool) or value is None or value == "":
         return None
-    return str(value)[:200] if isinstance(value, str | int) else None
+    return str(value) if isinstance(value, str | int) else None

@@ -48,7 +48,7 @@ class Relay:
     """One attempt's answer on its way to the client.
 
     ``ready`` tells the handler how to answer, or raises what went wrong while the status can
-    still say so.  ``done`` is settled when a stream is over; ``error`` then says how, if badly.
+    still say so.  ``done`` is settled when the answer is over; ``error`` then says how, if badly.
     """
 
     def __init__(
@@ -92,12 +92,13 @@ class Relay:
         self._body: list[bytes] = []  # of a whole answer
         self._size = 0
         self._body_began = False
+        self._made = 0  # frames of a whole answer that is said as a stream
         self._sent_at = 0.0
         self._last_byte = 0.0
         self._last_progress = 0.0  # of a frame or a JSON byte
         self._last_frame = 0.0
         self._last_out = 0.0
-        self._full_since = 0.0  # since when the client has not read
+        self._full = False  # the client does not keep up, and upstream is not read
 
     # The handler's side...
 
@@ -111,7 +112,7 @@ class Relay:
     @property
     def frames(self) -> int:
         """Frames that upstream has completed."""
-        return self._pipe.frames if self._pipe is not None else 0
+        return self._made + (self._pipe.frames if self._pipe is not None else 0)
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -135,7 +136,7 @@ class Relay:
         if self._held:
             outlet.write(self.take_held())
         if self.done.done():
-            outlet.finish()
+            outlet.finish()  # does nothing where the opening write was the last one
         else:
             outlet.on_writable(self._writable)
             self._watch_client(outlet)
@@ -147,7 +148,7 @@ class Relay:
 
     def fail(self, error: GatewayError) -> None:
         """End the exchange with ``error``, in the status if it can still say so, else in the stream."""
-        if self.done.done() or (self.ready.done() and self._pipe is None):
+        if self.done.done():
             return
         self.error = error
         if not self.ready.done():
@@ -188,12 +189,12 @@ class Relay:
             self._sniff(chunk, now)
 
     def ended(self, error: GatewayError | Stale | None) -> None:
-        if self.done.done() or (self.ready.done() and self._pipe is None):
+        if self.done.done():
             return
         if error is not None and not isinstance(error, GatewayError):  # stale
             if not self.ready.done():
-                self._wheel.discard(self)
                 self.ready.set_exception(error)
+            self._over()
             return
         if self._mode is _Mode.WHOLE:
             self._end_whole(error)
@@ -223,10 +224,8 @@ class Relay:
             if self._last_frame:
                 self.gaps.add(now - self._last_frame)
             self._last_frame = self._last_progress = now
-        elif pipe.holding:
-            self._last_progress = now
         if out:
-            self._emit(out)
+            self._emit(out, last=pipe.done)
         if pipe.done:
             if self.call is not None:
                 self.call.leave()
@@ -259,22 +258,22 @@ class Relay:
         if error is not None:
             self.fail(error)
         elif self._pipe is None or self._chunks is None or self.head is None or self.head.status != 200:
-            self._wheel.discard(self)
             if not self.ready.done():
                 self.ready.set_result(Ready.WHOLE)
+            self._over()
         else:  # a stream was asked for, JSON was answered
             try:
                 frames = list(self._chunks(self.body))
             except GatewayError as exc:
                 self.fail(exc)
                 return
-            self._pipe.frames = len(frames)
+            self._made = len(frames)
             self._emit(b"".join(frames))
             self._over()
 
     # The client's side...
 
-    def _emit(self, out: bytes) -> None:
+    def _emit(self, out: bytes, *, last: bool = False) -> None:
         if self._muted:
             return
         if self._outlet is None:
@@ -285,19 +284,19 @@ class Relay:
             return
         if not self.first_frame_at:
             self.first_frame_at = self._time()
-        self._outlet.write(out)
+        self._outlet.write(out, last=last)
         self._last_out = self._last_byte
         self._watch_client(self._outlet)
 
     def _watch_client(self, outlet: Outlet) -> None:
-        if outlet.full and not self._full_since:
-            self._full_since = self._time()
+        if outlet.full and not self._full:
+            self._full = True
             if self.call is not None:
                 self.call.pause()
 
     def _writable(self) -> None:
-        if self._full_since:
-            self._full_since = 0.0
+        if self._full:
+            self._full = False
             self._last_byte = self._last_progress = self._time()
             if self.call is not None:
                 self.call.resume()
@@ -313,29 +312,33 @@ class Relay:
 
     def tick(self, now: float) -> None:
         clocks, pipe = self._clocks, self._pipe
-        if pipe is None:
-            if now - self._began > clocks.total:
-                self.fail(TimedOut("total", clocks.total, "no whole answer from the provider"))
-            elif now - self._last_progress > clocks.heartbeat:
-                self.fail(TimedOut("heartbeat", clocks.heartbeat, "the provider only said that it is alive"))
-        elif self._full_since:
-            if now - self._full_since > clocks.client:
-                self._cut_client()
-        elif pipe.finished:
-            if now - self._last_progress > clocks.after_finish:
+        if self._full:
+            if self._outlet is not None and self._outlet.stalled(now, clocks.client):
+                self._cut_client(self._outlet)
+        elif pipe is not None and pipe.finished:
+            if self._without_progress(now) > clocks.after_finish:
                 self._end_stream(None)
                 if self.call is not None:
                     self.call.abort()
-        elif clocks.stream_total and now - self._began > clocks.stream_total:
+        elif pipe is None and now - self._began > clocks.total:
+            self.fail(TimedOut("total", clocks.total, "no whole answer from the provider"))
+        elif pipe is not None and clocks.stream_total and now - self._began > clocks.stream_total:
             self.fail(TimedOut("stream_total", clocks.stream_total, "the stream went on"))
-        elif not self._body_began and now - self._sent_at > clocks.first_byte:
+        elif pipe is not None and not self._body_began and now - self._sent_at > clocks.first_byte:
             self.fail(TimedOut("first_byte", clocks.first_byte, "no answer from the provider"))
         elif self._body_began and now - self._last_byte > clocks.idle:
             self.fail(TimedOut("idle", clocks.idle, "the provider was silent inside its answer"))
-        elif now - self._last_progress > clocks.heartbeat:
+        elif self._body_began and self._without_progress(now) > clocks.heartbeat:
             self.fail(TimedOut("heartbeat", clocks.heartbeat, "the provider only said that it is alive"))
         else:
             self._keep_alive(now)
+
+    def _without_progress(self, now: float) -> float:
+        """Seconds in which nothing has come but signs of life."""
+        # Asked here and not at each read: a frame in many pieces would be put together as often.
+        if self._last_byte > self._last_progress and self._pipe is not None and self._pipe.holding:
+            self._last_progress = self._last_byte
+        return now - self._last_progress
 
     def _keep_alive(self, now: float) -> None:
         if not self._keepalive or self._muted:
@@ -352,10 +355,9 @@ class Relay:
         ):
             self.ready.set_result(Ready.QUIET)
 
-    def _cut_client(self) -> None:
+    def _cut_client(self, outlet: Outlet) -> None:
         self.error = ClientStalled()
-        if self._outlet is not None:
-            self._outlet.cut()
+        outlet.cut()
         if self.call is not None:
             self.call.abort()
         self._over()

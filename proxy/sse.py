@@ -160,7 +160,8 @@ class Reframer:
     A run of frames that are one `data: {…}` line each, ended by LF, passes in a handful of
     C-level scans, however many frames it holds: that is the hot path.  All else goes line by line.
 
-    ``overlong`` is set when a frame outgrows ``max_frame`` bytes, ``done`` when the end mark was passed on.
+    ``overlong`` is set when a frame outgrows ``max_frame`` bytes, ``done`` when the end mark was passed on;
+    ``clean`` tells that the last run was of that simple kind, ``frames`` how many frames were given on.
     """
 
     def __init__(self, max_frame: int = 16 * 2**20) -> None:
@@ -171,6 +172,8 @@ class Reframer:
         self._head: bytes | None = b""  # the first bytes, while they may still be a BOM
         self.overlong = False
         self.done = False
+        self.clean = True
+        self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; return the whole frames they complete, as one run."""
@@ -198,15 +201,13 @@ class Reframer:
         if end < len(chunk):
             self._hold(chunk[end:])
 
+        # Every LF belongs to the end of a frame that begins as it should, so every frame is one line.
         ends = run.endswith(_LAST)
-        count = run.count(b"\n\n") - ends
-        if (
-            run.startswith(b"data: {")
-            and run.count(b"\n\ndata: {") == count - 1
-            and run.count(b"\n") == 2 * (count + ends)
-            and len(run) <= self._max_frame
-        ):
+        frames = run.count(b"\n\ndata: {") + 1 + ends
+        if run.startswith(b"data: {") and run.count(b"\n") == 2 * frames and len(run) <= self._max_frame:
             self.done = ends
+            self.clean = True
+            self.frames += frames
             return run
         return self._line_by_line(_Lines(self._max_frame), run)
 
@@ -221,12 +222,16 @@ class Reframer:
             lines.feed(held)
         out = lines.end()
         self.done = lines.done
+        self.clean = False
+        self.frames += bool(out)
         return out
 
     @property
-    def pending(self) -> bytes:
-        """What has come of a frame that is not whole yet."""
-        return b"".join(self._tail) if self._slow is None else self._slow.pending
+    def holding(self) -> bool:
+        """Has part of a frame come that is more than a comment?"""
+        if self._slow is not None:
+            return self._slow.holding
+        return bool(self._tail) and self._tail[0][:1] != b":"
 
     def _skip_bom(self, chunk: bytes) -> bytes:
         head = (self._head or b"") + chunk
@@ -237,6 +242,10 @@ class Reframer:
         return head.removeprefix(BOM)
 
     def _hold(self, piece: bytes) -> None:
+        if not self._tail:
+            piece = piece.lstrip(b"\n")  # blank lines between frames belong to none
+            if not piece:
+                return
         self._tail.append(piece)
         self._tail_size += len(piece)
         if self._tail_size > self._max_frame:
@@ -244,9 +253,12 @@ class Reframer:
             self._tail = []
 
     def _line_by_line(self, lines: _Lines, chunk: bytes) -> bytes:
+        before = lines.frames
         out = lines.feed(chunk)
+        self.frames += lines.frames - before
+        self.clean = False
         self.done = lines.done
-        self.overlong = self.overlong or lines.overlong
+        self.overlong = (self.overlong or lines.overlong) and not self.done
         return out
 
 
@@ -261,30 +273,30 @@ class _Lines:
         self._size = 0  # bytes of the unfinished frame's whole lines
         self._pending = 0  # bytes of its unfinished line
         self._crlf = False  # the last line end was CRLF
-        self._swallow_lf = False  # last chunk ended in CR: its LF may follow
+        self._parted = False  # last chunk ended in CR: its LF may follow
+        self._given = False  # the last line went on, or will with its frame
         self.done = False
         self.overlong = False
+        self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         out: list[bytes] = []
         start = 0
-        if self._swallow_lf:
-            self._swallow_lf = False
-            start = 1 if chunk[:1] == b"\n" else 0
+        if self._parted and chunk[:1] == b"\n":
+            start = 1
+            self._crlf = True
+            if self._given:  # after its line, or after a frame that could not wait for it
+                (self._kept or out).append(b"\n")
+        self._parted = chunk[-1:] == b"\r"
         for match in _LINE_END.finditer(chunk, start):
             line, end = chunk[start : match.start()], match.group()
             start = match.end()
-            if end == b"\r" and start == len(chunk):
-                # Maybe half of a CRLF.  The line is over either way; in a stream that has spoken
-                # CRLF so far the LF is written now and swallowed when it comes.
-                self._swallow_lf = True
-                end = b"\r\n" if self._crlf else b"\r"
             self._crlf = end == b"\r\n"
             if self._pieces:
                 line = b"".join([*self._pieces, line])
                 self._pieces = []
                 self._pending = 0
-            self._size += len(line) + len(end)
+            self._size += len(line) + 1
             if self._size > self._max_frame:
                 self.overlong = True
                 break
@@ -310,25 +322,30 @@ class _Lines:
         return self._dispatch(end)
 
     @property
-    def pending(self) -> bytes:
-        return b"".join([*self._kept, *self._pieces])
+    def holding(self) -> bool:
+        return bool(self._data) or (bool(self._pieces) and self._pieces[0][:1] != b":")
 
     def _take(self, line: bytes, end: bytes) -> None:
         name, value = parse_field(line)
-        if name in (b"id", b"retry"):
-            return
+        self._given = name not in (b"id", b"retry")
         if name == b"data":
             self._data.append(value)
-        self._kept.append(line + end)
+        if self._given:
+            self._kept.append(line + end)
 
     def _dispatch(self, end: bytes) -> bytes:
-        data, kept = self._data, self._kept
+        data, kept = self._data, b"".join(self._kept)
         self._data, self._kept, self._size = [], [], 0
-        if not any(data) or data[0].startswith(b": "):
+        self._given = any(data) and not data[0].startswith(b": ")
+        if not self._given:
             return b""
+        self.frames += 1
         if data[0].startswith(DONE):
-            self.done = True
-        return b"".join([*kept, end])
+            self.done = True  # nobody waits for the second half of a CRLF: the line before has the same end
+            end = b"\r\n" if kept.endswith(b"\r\n") else kept[-1:]
+        elif end == b"\n" and kept.endswith(b"\r"):  # what stood between was taken out: together they were one end
+            end = b"\r\n"
+        return kept + end
 
 
 def split(run: bytes) -> Iterator[tuple[bytes, Frame]]:
@@ -345,3 +362,9 @@ def split(run: bytes) -> Iterator[tuple[bytes, Frame]]:
             elif name == b"event":
                 event = value
         yield raw, Frame(b"\n".join(data), event.decode("utf-8", "replace"))
+
+
+def split_clean(run: bytes) -> Iterator[tuple[bytes, Frame]]:
+    """The same for a run that the Reframer called clean: one `data: ` line a frame, ended by LF."""
+    for line in run[:-2].split(b"\n\n"):
+        yield line + b"\n\n", Frame(line[6:])

@@ -20,33 +20,24 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy import sockets, systemd
 from proxy.faults import Faults
-from proxy.launch import Launch, leave_now
+from proxy.launch import DEFERRED, Launch, counted, leave_now
 from proxy.observe import logs
 from proxy.settings import Overrides, SettingsError, load
+from proxy.worker import WORKER, Worker, ending, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    pass
 
 log = logging.getLogger(__name__)
 
-#: How a worker knows that it is one: the descriptors of its socket pair's end and of the listening sockets.
-WORKER = "AI_PROXY_WORKER"
-#: Signals that must not kill a process which is not ready for them yet: they wait until it is.
-DEFERRED = {signal.SIGHUP, signal.SIGUSR2}
-#: Pauses before a worker that died is replaced, in seconds: the first, and the longest.  Each doubles the last ...
-PAUSE, LONGEST_PAUSE = 0.5, 30.0
-#: ... until one has lived this long; its successor starts at once.
-STEADY = 10.0
 #: Seconds that workers may take over a reload before systemd is told that it is done all the same.
 RELOAD = 10.0
 #: Seconds after ``server.drain`` in which a worker must have ended: it has last words and slow readers to see to.
@@ -83,20 +74,19 @@ def _serve(config: Path, overrides: Overrides) -> int:
         for warning in loaded.warnings:  # workers would only repeat them
             log.warning("%s", warning)
         descriptors = systemd.take_descriptors()
-    launch = Launch(
-        config=config,
-        overrides=overrides,
-        settings=settings,
-        sockets=sockets.inherit(descriptors) or sockets.bind(settings.server.host, settings.server.port),
-        alone=not descriptors,
-    )
+    listening = sockets.inherit(descriptors) or sockets.bind(settings.server.host, settings.server.port)
+    try:
+        launch = Launch(config=config, overrides=overrides, settings=settings, sockets=listening, alone=not descriptors)
+    except SettingsError:
+        sockets.close(listening)
+        raise
     if settings.server.workers > 1 and not worker:
         with asyncio.Runner() as runner:
             return runner.run(Supervisor(launch).run())
 
-    from proxy import serving  # only now: sockets listen before aiohttp is imported, and a supervisor never does
+    from proxy import process  # only now: sockets listen before aiohttp is imported, and a supervisor never does
 
-    return serving.run(launch, serving.Link(socket.socket(fileno=link)) if worker else None)
+    return process.run(launch, process.Link(socket.socket(fileno=link)) if worker else None)
 
 
 def _allow_many_descriptors() -> None:
@@ -104,150 +94,6 @@ def _allow_many_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a sandbox may forbid it
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-# Workers...
-
-
-class Worker:
-    """A place for one process: it is started again when it dies, until it is told to leave."""
-
-    def __init__(self, launch: Launch, metrics: Path) -> None:
-        self._launch = launch
-        self._metrics = metrics
-        #: Set once: None when it serves, the exit code where it ended before.
-        self.started: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self.reloaded = asyncio.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._serves = False
-        self._leaving = asyncio.Event()
-        self._life = asyncio.create_task(self._live())
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
-
-    @property
-    def gone(self) -> bool:
-        """It has left, and no process of it is there any more."""
-        return self._life.done()
-
-    async def ended(self) -> None:
-        """Wait until it is gone."""
-        await asyncio.wait([self._life])
-
-    def reload(self) -> bool:
-        """Pass SIGHUP on; False where no process is there that could hear it, or one that ends anyway."""
-        self.reloaded.clear()
-        return not self._leaving.is_set() and self._signal(signal.SIGHUP)
-
-    def leave(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Let it end as ``number`` says, and start no other.  Once: a second signal would not let it drain."""
-        if not self._leaving.is_set():
-            self._leaving.set()
-            self._signal(number if self._serves else signal.SIGTERM)  # a young Python shows tracebacks for SIGINT
-
-    def kill(self) -> None:
-        self._leaving.set()
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> bool:
-        if self._process is None or self._process.poll() is not None:
-            return False
-        self._process.send_signal(number)
-        return True
-
-    async def _live(self) -> None:
-        pause = 0.0
-        while not self._leaving.is_set():
-            began = time.monotonic()
-            code = await self._process_life()
-            if not self.started.done():
-                self.started.set_result(code)
-                return
-            if self._leaving.is_set():
-                return
-            pause = 0.0 if time.monotonic() - began > STEADY else min(max(PAUSE, 2 * pause), LONGEST_PAUSE)
-            log.error("worker %d %s; the next one starts in %g s", self.pid, ending(code), pause)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._leaving.wait()
-        if not self.started.done():
-            self.started.set_result(-signal.SIGTERM)
-
-    async def _process_life(self) -> int:
-        """Start a process and hear it out; its exit code, negative for a signal."""
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = self._spawn(theirs)
-        except OSError as exc:
-            ours.close()
-            log.error("a worker cannot be started: %s", exc.strerror)
-            return 1
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            with suppress(OSError):  # killed with something unread
-                while word := await reader.readline():
-                    self._hear(word.strip())
-        finally:
-            writer.close()
-            self._serves = False
-            self.reloaded.set()
-        code = await asyncio.to_thread(self._process.wait)
-        # Gauges of live processes count until their file is gone; prometheus_client leaves that to the parent.
-        for file in self._metrics.glob(f"gauge_live*_{self.pid}.db"):
-            file.unlink(missing_ok=True)
-        return code
-
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        told = self._launch.overrides
-        flags = {"--config": self._launch.config, "--host": told.host, "--port": told.port, "--workers": told.workers}
-        given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
-        descriptors = [theirs.fileno(), *(sock.fileno() for sock in self._launch.sockets)]
-        environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
-        environ[WORKER] = ",".join(map(str, descriptors))
-        environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
-        with deferred():
-            return subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve", *given],
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                process_group=0,  # a terminal's Ctrl-C is for the supervisor: with its own it would be the second
-            )
-
-    def _hear(self, word: bytes) -> None:
-        if word == b"ready":
-            self._serves = True
-            log.info("worker %d serves", self.pid)
-            if not self.started.done():
-                self.started.set_result(None)
-        elif word == b"reloaded":
-            self.reloaded.set()
-
-
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Processes that are started in here are born with these signals waiting."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
-
-
-# The supervisor...
 
 
 class Supervisor:
@@ -314,7 +160,7 @@ class Supervisor:
         for number in (1, self._launch.settings.server.workers - 1):
             fresh = [self._new() for _ in range(number)]
             self._workers += fresh
-            code = await _outcome(fresh)
+            code = await outcome(fresh)
             if code is not None or self._stop.is_set():
                 if code == 2:  # a mistake in the configuration, and the worker has told it
                     return 2
@@ -334,7 +180,7 @@ class Supervisor:
         for worker in self._all():
             worker.leave(number)
         systemd.stopping(self._settings.server.drain + MARGIN)
-        log.info("%s: passed on to %d workers", number.name, len(self._all()))
+        log.info("%s: passed on to %s", number.name, counted(len(self._all()), "worker"))
 
     async def _end(self) -> None:
         """Wait for the last worker, but not for one that cannot end."""
@@ -352,13 +198,15 @@ class Supervisor:
         while True:
             await self._hup.wait()
             self._hup.clear()
+            if self._stop.is_set():
+                continue
             systemd.reloading()
             await self._reload()
             systemd.ready("serving")
 
     async def _reload(self) -> None:
         try:
-            settings, _ = await asyncio.to_thread(self._launch.reload)
+            settings, told = await asyncio.to_thread(self._launch.reload)
         except SettingsError as exc:
             log.error("not reloaded, everything stays as it was: %s", exc)
             return
@@ -371,7 +219,9 @@ class Supervisor:
         with suppress(TimeoutError):
             async with asyncio.timeout(RELOAD):
                 await asyncio.gather(*(worker.reloaded.wait() for worker in asked))
-        log.info("reloaded %s in %d workers", self._launch.config, len(asked))
+        for sentence in told:
+            log.warning("%s", sentence)
+        log.info("reloaded %s in %s", self._launch.config, counted(len(asked), "worker"))
 
     # Upgrade...
 
@@ -385,10 +235,12 @@ class Supervisor:
         """New workers beside the old ones; these leave when all the new ones serve, and stay if one does not."""
         if self._stop.is_set():
             return
-        log.info("starting %d workers from the code on disk", len(self._workers))
+        log.info("starting %s from the code on disk", counted(len(self._workers), "worker"))
         fresh = [self._new() for _ in self._workers]
         self._old.update(fresh)  # not counted on yet, but ended with the rest
-        code = await _outcome(fresh)
+        code = await outcome(fresh)
+        if self._stop.is_set():  # all of them have been told
+            return
         if code is not None:
             log.error("a new worker %s; the old ones serve on", ending(code))
             for worker in fresh:
@@ -398,12 +250,4 @@ class Supervisor:
         self._old = self._old.difference(fresh).union(replaced)
         for worker in replaced:
             worker.leave()
-        log.info("%d new workers serve, the old ones drain", len(fresh))
-
-
-async def _outcome(workers: Iterable[Worker]) -> int | None:
-    """None when all of them serve; else the exit code of one that does not, as soon as it is known."""
-    for coming in asyncio.as_completed([worker.started for worker in workers]):
-        if (code := await coming) is not None:
-            return code
-    return None
+        log.info("%s new: the old ones drain", counted(len(fresh), "worker"))

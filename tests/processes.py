@@ -18,18 +18,35 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from tests.functional.wire import connect
+import pytest
+
+from tests.functional import KEY, authorized, chat_body
+from tests.functional.upstream import conversation, gated_stream
+from tests.functional.wire import connect, contents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from tests.functional.wire import Connection
+    from tests.functional.upstream import Upstream
+    from tests.functional.wire import Answer, Connection
 
 #: Seconds that a process may take to start or to end, on a machine that has other things to do.
 PATIENCE = 60.0
 ROOT = Path(__file__).parent.parent
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as sock:
+        try:
+            sock.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
 class Process:
@@ -69,7 +86,7 @@ class Process:
             str(path),
             *flags,
             cwd=ROOT,
-            env={**os.environ, **(environ or {})},
+            env={**os.environ, "PYTHONWARNINGS": "error", "TMPDIR": str(directory), **(environ or {})},
             pass_fds=descriptors,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -197,3 +214,44 @@ class NotifySocket:
 
     def close(self) -> None:
         self._sock.close()
+
+
+# Streams through a process...
+
+
+async def chat(client: Connection, key: str = KEY, **fields: Any) -> Answer:
+    return await client.ask("POST", "/v1/chat/completions", headers=authorized(key), json=chat_body(**fields))
+
+
+async def begun(process: Process, number: int = 1) -> list[Answer]:
+    """Streams that have brought their first word, "a", to their clients."""
+
+    async def one() -> Answer:
+        answer = await chat(await process.connect(), stream=True)
+        assert answer.status == 200, await answer.rest()
+        while (frame := await answer.event()) is not None and frame.content != "a":
+            pass
+        assert frame is not None
+        return answer
+
+    return list(await asyncio.gather(*(one() for _ in range(number))))
+
+
+async def finished(answers: list[Answer]) -> None:
+    """The rest of these streams is all there."""
+    for answer, frames in zip(answers, await asyncio.gather(*(one.events() for one in answers)), strict=True):
+        assert contents(frames) == ["b"]
+        assert frames[-1].done
+        assert answer.whole
+
+
+def half_open(upstream: Upstream) -> asyncio.Event:
+    """From now on streams say "a", and "b" only after the event."""
+    rest = asyncio.Event()
+    upstream.script = gated_stream(conversation("a", "b"), [None, None, rest])
+    return rest
+
+
+def file_of(pid: int, name: str) -> str:
+    """What the kernel says about a process."""
+    return Path(f"/proc/{pid}/{name}").read_text()

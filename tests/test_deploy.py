@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -11,6 +12,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.functional import config
+from tests.functional.wire import connect, listener
+from tests.processes import PATIENCE, chat, finished, half_open, serving
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -56,8 +61,8 @@ def settings(unit):
 
 def test_systemd_waits_longer_than_the_drain_and_pings_are_expected():
     service = settings("ai-proxy.service")
-    config = tomllib.loads((ROOT / "config.toml").read_text())
-    assert int(service["TimeoutStopSec"][0]) > config.get("server", {}).get("drain", 300)
+    shipped = tomllib.loads((ROOT / "config.toml").read_text())
+    assert int(service["TimeoutStopSec"][0]) > shipped.get("server", {}).get("drain", 300)
     assert service["Type"] == ["notify"]
     assert service["KillMode"] == ["mixed"]
     assert service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
@@ -65,7 +70,21 @@ def test_systemd_waits_longer_than_the_drain_and_pings_are_expected():
     assert "LoadCredential" in service
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+
+
+def nginx_around(directory, example):
+    """A configuration of its own for the example, which stands in the `http` block."""
+    (directory / "site.conf").write_text(example)
+    path = directory / "nginx.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
+    http = f"access_log off; {temporary} include {directory}/site.conf;"
+    path.write_text(f"daemon off; master_process off; pid {directory}/pid; events {{}} http {{ {http} }}")
+    return ["nginx", "-q", "-e", directory / "errors", "-c", path]
+
+
+@needs_nginx
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_nginx_accepts_its_example(tmp_path):
     certificate = ["-x509", "-nodes", "-subj", "/CN=x", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -76,12 +95,42 @@ def test_nginx_accepts_its_example(tmp_path):
         capture_output=True,
     )
     example = (DEPLOY / "nginx.conf").read_text()
-    (tmp_path / "site.conf").write_text(re.sub(r"/etc/letsencrypt/live/[^/]+", str(tmp_path), example))
-    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ include {tmp_path}/site.conf; }}")
-    found = subprocess.run(
-        ["nginx", "-t", "-q", "-e", tmp_path / "errors", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True
-    )
+    nginx = nginx_around(tmp_path, re.sub(r"/etc/letsencrypt/live/[^/]+", str(tmp_path), example))
+    found = subprocess.run([*nginx, "-t"], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@needs_nginx
+async def test_behind_nginx_a_frame_arrives_before_the_next_one_exists(tmp_path, upstream):
+    async with serving(tmp_path, config(upstream.url)) as process:
+        with listener() as free:
+            port = free.getsockname()[1]
+        example = (DEPLOY / "nginx.conf").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{process.port}")
+        example = re.sub(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", example)
+        example = re.sub(r"(listen \[::\]|ssl_)[^;]+;", "", example)
+        nginx = await asyncio.create_subprocess_exec(*nginx_around(tmp_path, example))
+        try:
+            rest = half_open(upstream)
+            async with await behind(port, nginx) as client:
+                answer = await chat(client, stream=True)
+                while (await answer.event()).content != "a":
+                    pass
+                rest.set()
+                await finished([answer])
+        finally:
+            nginx.terminate()
+            await nginx.wait()
+
+
+async def behind(port, nginx):
+    """A connection to nginx, as soon as it listens."""
+    async with asyncio.timeout(PATIENCE):
+        while nginx.returncode is None:
+            try:
+                return await connect(port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+    raise AssertionError("nginx has ended")
 
 
 # make install...
@@ -184,10 +233,10 @@ def test_places_can_be_chosen_and_the_unit_follows(install):
 
 def test_a_second_time_keeps_the_configuration(install):
     install()
-    config = install.at("/etc/ai-proxy/config.toml")
-    config.write_text("# mine\n")
+    mine = install.at("/etc/ai-proxy/config.toml")
+    mine.write_text("# mine\n")
     install()
-    assert config.read_text() == "# mine\n"
+    assert mine.read_text() == "# mine\n"
     assert len(install.asked.read_text().splitlines()) == 2
 
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy import sockets
 from proxy.serving import Server
 from proxy.settings import load
 from tests.functional import KEY, authorized, chat_body, config
-from tests.functional.upstream import DONE, chunk, conversation, gated_stream, held, ordinary, silent
-from tests.functional.wire import Connection, connect, contents, listener
-from tests.processes import NotifySocket, Process, serving
+from tests.functional.upstream import completion, conversation, held, ordinary, silent, whole
+from tests.functional.wire import Connection, connect, listener
+from tests.processes import NotifySocket, Process, begun, chat, file_of, finished, half_open, needs_ipv6, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from proxy.settings import Settings
     from tests.functional.upstream import Upstream
-    from tests.functional.wire import Answer
 
 STREAMS = 200
 
@@ -34,39 +34,6 @@ async def process(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Process]:
     """A closed gateway before ``upstream``, in a process of its own."""
     async with serving(tmp_path, config(upstream.url)) as started:
         yield started
-
-
-async def chat(client: Connection, key: str = KEY, **fields: Any) -> Answer:
-    return await client.ask("POST", "/v1/chat/completions", headers=authorized(key), json=chat_body(**fields))
-
-
-async def begun(process: Process, number: int = 1) -> list[Answer]:
-    """Streams that have brought their first word, "a", to their clients."""
-
-    async def one() -> Answer:
-        answer = await chat(await process.connect(), stream=True)
-        assert answer.status == 200, await answer.rest()
-        while (frame := await answer.event()) is not None and frame.content != "a":
-            pass
-        assert frame is not None
-        return answer
-
-    return list(await asyncio.gather(*(one() for _ in range(number))))
-
-
-async def finished(answers: list[Answer]) -> None:
-    """The rest of these streams is all there."""
-    for answer, frames in zip(answers, await asyncio.gather(*(one.events() for one in answers)), strict=True):
-        assert contents(frames) == ["b"]
-        assert frames[-1].done
-        assert answer.whole
-
-
-def half_open(upstream: Upstream) -> asyncio.Event:
-    """From now on streams say "a", and "b" only after the event."""
-    rest = asyncio.Event()
-    upstream.script = gated_stream(conversation("a", "b"), [None, None, rest])
-    return rest
 
 
 # Starting...
@@ -102,7 +69,7 @@ async def test_a_warning_is_one_line_and_it_serves(upstream: Upstream, tmp_path:
         assert (await chat(await process.connect())).status == 200
 
 
-@pytest.mark.parametrize("host", ["::1", "localhost"])
+@pytest.mark.parametrize("host", [pytest.param("::1", marks=needs_ipv6), "localhost"])
 async def test_other_ways_to_name_this_machine(upstream: Upstream, tmp_path: Path, host: str) -> None:
     async with serving(tmp_path, config(upstream.url), "--host", host, "--port", "0") as process:
         url = (await process.logged("listening on")).partition("http://")[2]
@@ -137,6 +104,23 @@ async def test_a_socket_that_is_handed_over_is_served_with_all_that_waits_there(
                 assert process.port == early.port
                 assert (await early.answer()).status == 200
                 assert (await chat(await process.connect())).status == 200
+
+
+async def test_a_unix_socket_is_served_too(upstream: Upstream, tmp_path: Path) -> None:
+    path = str(tmp_path / "gateway.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        text = config(upstream.url)
+        async with serving(tmp_path, text, descriptors=[sock.fileno()], program=handing_over(sock)) as process:
+            assert f"listening on unix:{path} " in await process.logged("listening on")
+            with socket.socket(socket.AF_UNIX) as client_sock:
+                client_sock.setblocking(False)
+                client_sock.connect(path)
+                async with Connection(client_sock, 80) as client:
+                    assert (await chat(client)).status == 200
+            process.send(signal.SIGTERM)
+            assert await process.ended() == 0
 
 
 async def test_an_open_gateway_refuses_a_socket_that_others_reach(tmp_path: Path) -> None:
@@ -176,7 +160,7 @@ async def test_three_reloads_cut_no_stream(process: Process, upstream: Upstream)
     streams = await begun(process, STREAMS)
     for number in (1, 2, 3):
         line = await process.reload(config(upstream.url, timeouts={"idle": 100 + number}))
-        assert "1 models, 1 keys" in line
+        assert "1 model, 1 key" in line
         assert process.running
     rest.set()
     await finished(streams)
@@ -233,6 +217,7 @@ async def test_sigterm_cuts_no_stream(process: Process, upstream: Upstream) -> N
     assert f"SIGTERM: draining, {STREAMS} exchanges live" in await process.logged("draining")
     with pytest.raises(ConnectionRefusedError):
         await process.connect()
+    sockets.close(sockets.bind("127.0.0.1", process.port))  # the next gateway need not wait for this one
     assert process.running
     rest.set()
     await finished(streams)
@@ -296,6 +281,22 @@ async def test_without_a_live_exchange_it_ends_at_once(process: Process) -> None
     assert await silent_one.closed() == "cut"
 
 
+async def test_requests_that_come_together_with_the_signal_are_answered(process: Process) -> None:
+    """On old connections, and on new ones: the kernel has already told those that they are connected."""
+    clients = [await process.connect() for _ in range(20)]
+    for client in clients:
+        await (await client.ask("GET", "/livez")).body()
+    process.send(signal.SIGSTOP)
+    clients += [await process.connect() for _ in range(20)]
+    for client in clients:
+        await client.request("GET", "/livez")
+    process.send(signal.SIGTERM)
+    process.send(signal.SIGCONT)  # all of it is there when it looks
+    for client in clients:
+        assert (await client.answer()).status in {200, 503}
+    assert await process.ended() == 0
+
+
 @pytest.mark.parametrize(("first", "drain"), [(signal.SIGTERM, "300 s"), (signal.SIGINT, "5 s")])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_at_once(
@@ -304,7 +305,7 @@ async def test_a_second_signal_ends_at_once(
     upstream.script = held(conversation("a")[:2])
     await begun(process)
     process.send(first)
-    assert f"{first.name}: draining, 1 exchanges live, at most {drain}" in await process.logged("draining")
+    assert f"{first.name}: draining, 1 exchange live, at most {drain}" in await process.logged("draining")
     process.send(second)
     assert await process.ended() == 128 + second
 
@@ -325,31 +326,23 @@ async def test_stragglers_are_told(upstream: Upstream, tmp_path: Path) -> None:
         assert answer.status == 503
         assert (await answer.json())["error"]["code"] == "overloaded"
         assert await process.ended() == 0
-        assert process.said("2 exchanges were still live after 0.2 s and were cut")
+        assert process.said("cut after 0.2 s: 2 exchanges")
 
 
 async def test_a_slow_reader_gets_the_last_byte(upstream: Upstream, tmp_path: Path) -> None:
-    """What stands in our own buffers when the exchange is over must still leave before we do."""
-    words = [chunk("w" * 1000) for _ in range(8000)]
-
-    async def script(call: Any) -> None:
-        await call.head()
-        for word in words:
-            await call.frame(word)
-        await call.frame(chunk(finish="stop"))
-        await call.frame(DONE)
-        await call.done()
-
-    upstream.script = script
-    async with serving(tmp_path, config(upstream.url)) as process:
+    """The exchange is over, but most of the answer still stands in our own buffers."""
+    short = "from proxy import cli, serving; serving.LAST_WORDS = 0.001; sys.exit(cli.main(['serve', *sys.argv[1:]]))"
+    told = completion("w" * 8_000_000)
+    upstream.script = whole(told)
+    async with serving(
+        tmp_path, config(upstream.url), program=(sys.executable, "-c", f"import sys; {short}")
+    ) as process:
         client = await process.connect(receive_buffer=4096)
-        answer = await chat(client, stream=True)
+        await client.request("POST", "/v1/chat/completions", headers=authorized(KEY), json=chat_body())
+        await process.logged('"route":"chat_completions"')
         process.send(signal.SIGTERM)
-        await process.logged("draining")
-        frames = await answer.events()
-        assert len(contents(frames)) == len(words)
-        assert frames[-1].done
-        assert answer.whole
+        await process.logged("draining, 0 exchanges live")
+        assert await (await client.answer()).json() == told
         assert await process.ended() == 0
 
 
@@ -431,7 +424,3 @@ def settings(directory: Path, text: str) -> Settings:
     path = directory / "settings.toml"
     path.write_text(text)
     return load(path, {}).settings
-
-
-def file_of(pid: int, name: str) -> str:
-    return Path(f"/proc/{pid}/{name}").read_text()

@@ -7,6 +7,7 @@ import pytest
 
 from proxy import sockets
 from proxy.sockets import CannotListen
+from tests.processes import needs_ipv6
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def listening(family=socket.AF_INET, address=("127.0.0.1", 0)):
     ("host", "family", "url"),
     [
         pytest.param("127.0.0.1", socket.AF_INET, "http://127.0.0.1:{}", id="ipv4"),
-        pytest.param("::1", socket.AF_INET6, "http://[::1]:{}", id="ipv6"),
+        pytest.param("::1", socket.AF_INET6, "http://[::1]:{}", id="ipv6", marks=needs_ipv6),
         pytest.param("0.0.0.0", socket.AF_INET, "http://0.0.0.0:{}", id="every-ipv4"),
     ],
 )
@@ -44,6 +45,7 @@ def test_an_address_is_one_socket_that_listens(bound, host, family, url):
     assert sockets.where([sock]) == url.format(sock.getsockname()[1])
 
 
+@needs_ipv6
 def test_a_name_with_two_addresses_is_one_port_on_both(bound, monkeypatch):
     def both(host, port, **_):
         return [
@@ -58,6 +60,7 @@ def test_a_name_with_two_addresses_is_one_port_on_both(bound, monkeypatch):
     assert len({sock.getsockname()[1] for sock in found}) == 1
 
 
+@needs_ipv6
 def test_an_address_that_this_machine_lacks_does_not_harm_the_others(bound, monkeypatch):
     def both(host, port, **_):
         return [
@@ -137,10 +140,10 @@ def test_anything_else_is_refused(make):
     [
         pytest.param(socket.AF_INET, ("127.0.0.1", 0), None, id="loopback"),
         pytest.param(socket.AF_INET, ("127.1.2.3", 0), None, id="all-of-127"),
-        pytest.param(socket.AF_INET6, ("::1", 0), None, id="ipv6-loopback"),
-        pytest.param(socket.AF_INET6, ("::ffff:127.0.0.1", 0), None, id="mapped-loopback"),
+        pytest.param(socket.AF_INET6, ("::1", 0), None, id="ipv6-loopback", marks=needs_ipv6),
+        pytest.param(socket.AF_INET6, ("::ffff:127.0.0.1", 0), None, id="mapped-loopback", marks=needs_ipv6),
         pytest.param(socket.AF_INET, ("0.0.0.0", 0), "0.0.0.0", id="every-address"),
-        pytest.param(socket.AF_INET6, ("::", 0), "::", id="every-ipv6-address"),
+        pytest.param(socket.AF_INET6, ("::", 0), "::", id="every-ipv6-address", marks=needs_ipv6),
     ],
 )
 def test_which_sockets_other_machines_reach(family, address, exposed):

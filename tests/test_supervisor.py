@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy import sockets, supervisor
+from proxy import sockets, supervisor, worker
 from proxy.launch import Launch
 from proxy.settings import Overrides, load
 from tests.functional import KEY, config
-from tests.processes import PATIENCE, NotifySocket, Process, serving
-from tests.test_serving import begun, chat, file_of, finished, half_open
+from tests.functional.upstream import ordinary
+from tests.processes import PATIENCE, NotifySocket, Process, begun, chat, file_of, finished, half_open, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -154,6 +154,7 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_streams_live_on(
     replacement = workers(process)[-1]
     rest.set()
     await finished(streams)
+    upstream.script = ordinary()
     with only(replacement, survivor):
         assert (await chat(await process.connect())).status == 200
 
@@ -237,13 +238,14 @@ async def test_an_upgrade_cuts_no_stream(process: Process, upstream: Upstream) -
     rest = half_open(upstream)
     streams = await begun(process, 20)
     process.send(signal.SIGUSR2)
-    await process.logged("2 new workers serve, the old ones drain")
+    await process.logged("2 workers new: the old ones drain")
     await process.logged("SIGTERM: draining", times=2)
     fresh = workers(process)[2:]
     assert len(fresh) == 2
     rest.set()
     await finished(streams)
     await gone(*old)
+    upstream.script = ordinary()
     assert (await chat(await process.connect())).status == 200
     process.send(signal.SIGTERM)
     assert await process.ended() == 0
@@ -287,12 +289,12 @@ def instead(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
     """Workers are these Python programs, one after another, the last one again and again; ``link`` is their end."""
     left = list(programs)
 
-    def spawn(self: supervisor.Worker, theirs: Any) -> subprocess.Popen[bytes]:
+    def spawn(self: worker.Worker, theirs: Any) -> subprocess.Popen[bytes]:
         program = left.pop(0) if len(left) > 1 else left[0]
         code = f"import os, signal, socket; link = socket.socket(fileno={theirs.fileno()}); {program}"
         return subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
 
-    monkeypatch.setattr(supervisor.Worker, "_spawn", spawn)
+    monkeypatch.setattr(worker.Worker, "_spawn", spawn)
 
 
 @pytest.mark.parametrize(
@@ -321,11 +323,11 @@ async def test_workers_that_do_not_start_at_all_are_not_tried_again(
 async def test_a_crash_loop_does_not_spin(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.INFO, "proxy.supervisor")
-    monkeypatch.setattr(supervisor, "PAUSE", 0.001)
-    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.004)
+    caplog.set_level(logging.INFO, "proxy.worker")
+    monkeypatch.setattr(worker, "PAUSE", 0.001)
+    monkeypatch.setattr(worker, "LONGEST_PAUSE", 0.004)
     instead(monkeypatch, "link.send(b'ready\\n'); raise SystemExit(3)")
-    worker = supervisor.Worker(launch, tmp_path)
+    worker = worker.Worker(launch, tmp_path)
     assert await worker.started is None
 
     lives = 0
@@ -348,7 +350,7 @@ async def test_a_worker_that_cannot_be_started_at_all_is_an_outcome_too(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python-here"))
-    worker = supervisor.Worker(launch, tmp_path)
+    worker = worker.Worker(launch, tmp_path)
     assert await worker.started == 1
     await worker.ended()
 
@@ -356,8 +358,8 @@ async def test_a_worker_that_cannot_be_started_at_all_is_an_outcome_too(
 async def test_told_to_leave_before_it_began_it_never_begins(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(supervisor.Worker, "_spawn", None)  # would fail
-    worker = supervisor.Worker(launch, tmp_path)
+    monkeypatch.setattr(worker.Worker, "_spawn", None)  # would fail
+    worker = worker.Worker(launch, tmp_path)
     worker.leave()
     await worker.ended()
     assert await worker.started == -signal.SIGTERM
@@ -373,6 +375,6 @@ async def test_gauges_of_a_dead_worker_are_dropped_and_counters_kept(
         "raise SystemExit(3)",
     )
     metrics = tmp_path
-    worker = supervisor.Worker(launch, metrics)
+    worker = worker.Worker(launch, metrics)
     assert await worker.started == 3
     assert sorted(file.name.rpartition("_")[0] for file in metrics.glob("*.db")) == ["counter", "gauge_all"]

@@ -1,5 +1,6 @@
 """What goes over systemd's protocols."""
 
+import asyncio
 import os
 import socket
 
@@ -89,3 +90,22 @@ def test_how_often_the_watchdog_wants_to_hear(environ, interval):
 def test_sockets_are_handed_over_once(environ, descriptors):
     assert systemd.take_descriptors(environ) == descriptors
     assert environ == {}  # a child must not take them for its own
+
+
+async def test_the_watchdog_hears_again_and_again(manager, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    monkeypatch.setenv("WATCHDOG_USEC", "2000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    task = asyncio.create_task(systemd.watchdog())
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        assert [await loop.sock_recv(manager, 4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    task.cancel()
+
+
+async def test_without_a_watchdog_nothing_is_sent(manager, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    await systemd.watchdog()
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)

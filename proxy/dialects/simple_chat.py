@@ -13,20 +13,33 @@ import msgspec
 import orjson
 
 from proxy.errors import GatewayError, InvalidRequest
-from proxy.events import Block, BlockClosed, BlockDelta, BlockOpened, Event, MessageEnded, MessageStarted, Usage
-from proxy.requests import Message, Request
+from proxy.events import (
+    Block,
+    BlockClosed,
+    BlockDelta,
+    BlockOpened,
+    BlockSigned,
+    Cited,
+    Event,
+    MessageEnded,
+    MessageStarted,
+    Usage,
+)
+from proxy.requests import Image, Request, Role, Text, Turn
 from proxy.sse import encode
 
 T = TypeVar("T")
+
+ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
 def parse(fields: dict[str, msgspec.Raw]) -> Request:
     """Read a body that is split at its top level.  Raises ``InvalidRequest`` naming the field."""
     prompt = _take(fields, "prompt", str, "a string")
     turns = _take(fields, "messages", list[dict[str, Any]], "an array of objects")
-    messages = [_message(turn, i) for i, turn in enumerate(turns or [])]
+    messages = [_turn(turn, i) for i, turn in enumerate(turns or [])]
     if prompt is not None:
-        messages.append(Message("user", prompt))
+        messages.append(Turn(Role.USER, (Text(prompt),)))
     if not messages:
         raise InvalidRequest("give `prompt` or `messages`", param="prompt" if turns is None else "messages")
     stream = _take(fields, "stream", bool, "true or false")
@@ -35,7 +48,7 @@ def parse(fields: dict[str, msgspec.Raw]) -> Request:
         raise InvalidRequest("`max_tokens` must be at least 1", param="max_tokens")
     return Request(
         model=_take(fields, "model", str, "a string") or None,
-        messages=tuple(messages),
+        turns=tuple(messages),
         stream=stream is not False,
         max_tokens=max_tokens,
         temperature=_take(fields, "temperature", float, "a number"),
@@ -56,7 +69,7 @@ class SimpleWriter:
             case MessageEnded():
                 usage = event.usage and usage_words(event.usage)
                 return encode(orjson.dumps({"done": True, "model": self._model, "usage": usage}))
-            case MessageStarted() | BlockOpened() | BlockDelta() | BlockClosed():
+            case MessageStarted() | BlockOpened() | BlockDelta() | BlockSigned() | Cited() | BlockClosed():
                 return b""
             case _:
                 assert_never(event)
@@ -103,10 +116,24 @@ def _take(fields: dict[str, msgspec.Raw], name: str, type: type[T], what: str) -
         raise InvalidRequest(f"`{name}` must be {what}", param=name) from None
 
 
-def _message(turn: dict[str, Any], position: int) -> Message:
-    role, content = turn.get("role"), turn.get("content")
-    if not isinstance(role, str):
-        raise InvalidRequest("every message needs a `role`", param=f"messages[{position}].role")
-    if not isinstance(content, str | list):
-        raise InvalidRequest("every message needs `content`", param=f"messages[{position}].content")
-    return Message(role, content)
+def _turn(turn: dict[str, Any], position: int) -> Turn:
+    place, role, content = f"messages[{position}]", turn.get("role"), turn.get("content")
+    if role not in ROLES:
+        known = ", ".join(ROLES)
+        raise InvalidRequest(f"`{place}.role` must be one of {known}", param=f"{place}.role")
+    if isinstance(content, str):
+        return Turn(ROLES[role], (Text(content),))
+    if not isinstance(content, list):
+        raise InvalidRequest("every message needs `content`", param=f"{place}.content")
+    return Turn(ROLES[role], tuple(_part(part, f"{place}.content[{i}]") for i, part in enumerate(content)))
+
+
+def _part(part: Any, place: str) -> Text | Image:
+    """Parts are spelled as in chat completions: text, or an image by its URL."""
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return Text(text)
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return Image(url)
+        case _:
+            raise InvalidRequest(f"`{place}` must be a text or an image_url part", param=place)

@@ -36,7 +36,7 @@ def access_log() -> Middleware:
         finally:
             if not record.outcome:
                 record.outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
-            now = request.loop.time()
+            now = asyncio.get_running_loop().time()
             gateway.metrics.settle(record, status, now)
             gateway.access_log.settle(record, request.method, record.route, status, now)
 

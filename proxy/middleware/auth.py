@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from proxy.gateway import Plan
     from proxy.settings import Key
 
-#: Looked at in this order; `Authorization` decides if it is there at all.
+#: Looked at in this order, where there is no `Authorization: Bearer`.
 _HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _NOBODY = sha256(b"nobody").digest()
 #: Signs that a request came through a proxy, and so from somewhere else.
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+_FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via|cf-.*", re.IGNORECASE)
 
 
 def auth() -> Middleware:
@@ -43,7 +44,7 @@ def auth() -> Middleware:
         if plan.guarded:
             _guard(request, plan)
         caller = identify(request, plan)
-        if endpoint.admin and not caller.admin and not (plan.settings.open and _is_loopback(request.remote)):
+        if endpoint.admin and not caller.admin and not (plan.settings.open and _is_from_here(request)):
             raise Forbidden("this needs an admin key (admin = true in its [[keys]] table)")
         request[CALLER] = caller
         request[RECORD].key = caller.name
@@ -73,13 +74,11 @@ def identify(request: web.Request, plan: Plan) -> Key:
 
 def _credential(request: web.Request) -> bytes | None:
     headers = request.headers
-    given = headers.getall("Authorization", ())
-    if len(given) > 1:
+    authorization = headers.getall("Authorization", ())
+    if len(authorization) > 1:
         raise Unauthorized("there are two Authorization headers")
-    if given:
-        scheme, _, token = given[0].partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthorized("the Authorization header must be `Bearer KEY`")
+    scheme, _, token = authorization[0].partition(" ") if authorization else ("", "", "")
+    if scheme.lower() == "bearer":
         return token.strip().encode("utf-8", "surrogateescape")
     for name in _HEADERS:
         given = headers.getall(name, ())
@@ -87,6 +86,8 @@ def _credential(request: web.Request) -> bytes | None:
             raise Unauthorized(f"there are two {name} headers")
         if given:
             return given[0].strip().encode("utf-8", "surrogateescape")
+    if authorization:  # some other scheme: Basic may be meant for a server before us, so a key beside it counts
+        raise Unauthorized("the Authorization header must be `Bearer KEY`")
     return None
 
 
@@ -95,11 +96,18 @@ def _guard(request: web.Request, plan: Plan) -> None:
     headers = request.headers
     if not _is_local_name(headers.get("Host", "")):
         raise Forbidden("this gateway has no keys and serves this machine only: ask it as localhost")
-    origin = headers.get("Origin")
-    if origin is not None and not plan.origins.match(origin):
+    if not all(plan.origins.match(origin) for origin in headers.getall("Origin", ())):
         raise Forbidden("this gateway has no keys and does not serve this page (cors.origins)")
-    if any(name in headers for name in _FORWARDED) or any(name.lower().startswith("cf-") for name in headers):
+    if _is_forwarded(request):
         raise Forbidden("this gateway has no keys and does not serve requests that came through a proxy")
+
+
+def _is_from_here(request: web.Request) -> bool:
+    return _is_loopback(request.remote) and not _is_forwarded(request)
+
+
+def _is_forwarded(request: web.Request) -> bool:
+    return any(_FORWARDED.fullmatch(name) for name in request.headers)
 
 
 def _is_local_name(host: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy.context import RECORD, Form, endpoint_of
+from proxy.context import ENDPOINTS, RECORD, Endpoint, Form, endpoint_of
 from proxy.dialects import simple_chat
 from proxy.dialects.gemini import errors as gemini
 from proxy.dialects.openai_chat import errors as openai_chat
@@ -62,13 +62,25 @@ def respond(request: web.Request, error: GatewayError) -> web.Response:
 
 def form_of(request: web.Request) -> Form:
     """The form of the route that matched; where none did, of those that live nearby."""
-    endpoint = endpoint_of(request)
+    endpoint = endpoint_of(request) or _endpoint_at(request)
     if endpoint is not None:
         return endpoint.form
     path = request.path
     if path.startswith("/v1beta/"):
         return GEMINI
     return OPENAI if path.startswith("/v1/") else SIMPLE
+
+
+def _endpoint_at(request: web.Request) -> Endpoint | None:
+    """Find whose path it is that was asked with the wrong method."""
+    if not isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed):
+        return None
+    for route in request.app.router.routes():
+        place = route.get_info()
+        pattern = place.get("pattern")
+        if place.get("path") == request.path or (pattern is not None and pattern.fullmatch(request.rel_url.raw_path)):
+            return request.app[ENDPOINTS].get(route.handler)
+    return None
 
 
 def _unmatched(request: web.Request, exc: web.HTTPException) -> GatewayError:

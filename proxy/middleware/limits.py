@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -27,7 +28,7 @@ def limits() -> Middleware:
         if endpoint is None or not endpoint.exchange:
             return await handler(request)
         gateway, record, key = request.app[GATEWAY], request[RECORD], request[CALLER]
-        now = request.loop.time
+        now = asyncio.get_running_loop().time
         slot = gateway.limits.admit(key, request[PLAN].settings.limits.max_streams, now())
         if key.requests_per_minute or key.tokens_per_minute:
             record.headers.update(gateway.limits.headers(key, now()))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from random import getrandbits
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from proxy.context import PLAN, RECORD, endpoint_of
 from proxy.gateway import GATEWAY
-from proxy.observe.record import Record
+from proxy.observe.record import Record, new_id
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -30,9 +30,9 @@ def request_id() -> Middleware:
         request[PLAN] = gateway.plan
         given = request.headers.get("X-Request-ID")
         if given is None or not _SANE.fullmatch(given):
-            given = f"req_{getrandbits(96):024x}"
+            given = new_id()
         endpoint = endpoint_of(request)
-        request[RECORD] = Record(given, request.loop.time(), endpoint.name if endpoint else "")
+        request[RECORD] = Record(given, asyncio.get_running_loop().time(), endpoint.name if endpoint else "")
         gateway.entered()
         try:
             return await handler(request)
@@ -52,7 +52,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers["x-request-id"] = record.request_id
     if record.headers:
         headers.update(record.headers)
-    now = request.loop.time()
+    now = asyncio.get_running_loop().time()
     timing = f"total;dur={(now - record.began) * 1000:.1f}"
     if record.sent_at:
         first = record.first_frame_at or now

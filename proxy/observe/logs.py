@@ -7,6 +7,7 @@ goes through `logging` at once.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -36,7 +37,10 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             line["exception"] = where(record.exc_info[1])
-        return orjson.dumps(line).decode()
+        try:
+            return orjson.dumps(line).decode()
+        except TypeError:  # half of a surrogate pair, which headers and file names may hold
+            return json.dumps(line)
 
 
 class TextFormatter(logging.Formatter):

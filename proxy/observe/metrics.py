@@ -99,7 +99,7 @@ class Metrics:
             self._observe(self._first, record.first_frame_at - record.began, label, provider)
         if record.frames:
             self._count(self._frames, label, provider, amount=record.frames)
-        if record.gaps is not None and record.gaps.total:
+        if record.gaps is not None and any(record.gaps.counts):
             self._observe_gaps(record.gaps, label, provider)
         read, written, source = record.tokens
         if read:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from random import getrandbits
 from typing import Any
 
 #: Upper bounds in seconds of the buckets for gaps between frames.
 GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+def new_id() -> str:
+    """Make an id for a request that came with none."""
+    return f"req_{getrandbits(96):024x}"
 
 
 class Gaps:

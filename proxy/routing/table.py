@@ -90,7 +90,7 @@ class Table:
             raise NotFound(
                 f"there is no model {name[:200]!r}{self._nearest(name, key)}", param="model", code="model_not_found"
             )
-        if key is not None and not may_use(key, name, route.entry.id):
+        if key is not None and not may_use(key, name, route.model):
             raise Forbidden(f"this key may not use the model {name[:200]!r}", param="model")
         if not route.entry.targets:
             raise NotFound(
@@ -107,8 +107,9 @@ class Table:
         """
         for name in (wanted, *self.names(key)):
             route = self._find(name) if name else None
-            if route and route.entry.targets and (key is None or may_use(key, name, route.entry.id)):
-                return self.aliases.get(name, name)
+            if route and route.entry.targets and (key is None or may_use(key, name, route.model)):
+                # Keys may be for an alias only.
+                return route.model if key is None or may_use(key, route.model) else name
         raise NotFound("no model is available: no provider has a key", param="model", code="model_not_found")
 
     def names(self, key: Key | None) -> Iterator[str]:
@@ -126,7 +127,7 @@ class Table:
         return any(entry.targets for entry in self.entries.values())
 
     def _find(self, name: str) -> Route | None:
-        id = self.aliases.get(name, name)
+        id = name if name in self.entries else self.aliases.get(name, name)
         entry = self.entries.get(id)
         if entry is not None and not id.endswith("*"):
             return Route(id, id, entry)

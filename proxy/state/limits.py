@@ -32,18 +32,26 @@ class _Counter:
 
     def add(self, amount: int, now: float) -> None:
         self._turn(now)
-        self._now = max(0, self._now + amount)
+        self._now += amount
 
-    def wait(self, limit: int, now: float) -> float:
-        """Seconds until the value falls below ``limit``, if nothing more comes."""
+    def take_back(self, amount: int, when: float, now: float) -> None:
+        """Undo what was added at ``when``, which may have been in the last minute."""
         self._turn(now)
-        rest = _WINDOW - now % _WINDOW
-        if self._now < limit and self._last:
-            # The last minute's share must shrink to limit - now.
-            return max(0.0, _WINDOW * (1 - (limit - self._now) / self._last) - now % _WINDOW) + 0.01
-        if self._now <= 0:
-            return rest
-        return rest + max(0.0, _WINDOW * (1 - limit / self._now)) + 0.01
+        period = int(when // _WINDOW)
+        if period == self._period:
+            self._now = max(0, self._now - amount)
+        elif period == self._period - 1:
+            self._last = max(0, self._last - amount)
+
+    def wait(self, most: int, now: float) -> float:
+        """Seconds until the value is no more than ``most``, if nothing more comes."""
+        self._turn(now)
+        gone = now % _WINDOW
+        if self._now <= most:
+            # The last minute's share must shrink to what is left.
+            share = (most - self._now) / self._last if self._last else 1.0
+            return max(0.0, _WINDOW * (1 - share) - gone) + 0.01
+        return _WINDOW - gone + _WINDOW * (1 - most / self._now) + 0.01
 
     def _turn(self, now: float) -> None:
         period = int(now // _WINDOW)
@@ -65,11 +73,12 @@ class _Usage:
 class Slot:
     """One admitted exchange.  Settled exactly once, whatever became of it."""
 
-    __slots__ = ("_limits", "_settled", "_usage")
+    __slots__ = ("_limits", "_settled", "_usage", "_when")
 
-    def __init__(self, limits: Limits, usage: _Usage | None) -> None:
+    def __init__(self, limits: Limits, usage: _Usage | None, when: float) -> None:
         self._limits = limits
         self._usage = usage
+        self._when = when
         self._settled = False
 
     def settle(self, *, refused: bool, tokens: int, now: float) -> None:
@@ -82,7 +91,7 @@ class Slot:
             return
         self._usage.streams -= 1
         if refused:
-            self._usage.requests.add(-1, now)
+            self._usage.requests.take_back(1, self._when, now)
         elif tokens:
             self._usage.tokens.add(tokens, now)
 
@@ -108,7 +117,7 @@ class Limits:
             usage.requests.add(1, now)
             usage.streams += 1
         self.live += 1
-        return Slot(self, usage)
+        return Slot(self, usage, now)
 
     def headers(self, key: Key, now: float) -> dict[str, str]:
         """Say what is left, as OpenAI's `x-ratelimit-*` do."""
@@ -135,7 +144,7 @@ class Limits:
             if limit and counter.value(now) > limit - 1:
                 raise RateLimited(
                     f"this key may use {limit} {name}",
-                    retry_after=counter.wait(limit, now),
+                    retry_after=counter.wait(limit - 1, now),
                     headers=self.headers(key, now),
                 )
         if key.streams and usage.streams >= key.streams:

@@ -2,9 +2,10 @@
 
     python -m tests.bench [--quick] [--json FILE] [--targets gateway,relay,nginx]
 
-The target has one core, the fake upstream and the load have the others.  Within a round every target meets the
-same work one after the other, in turning order; figures are medians over the rounds.  CPU is user and system
-time of the target's processes, so it hardly depends on what else the machine does; delays do, p99 above all.
+The target has one core, the fake upstream and the load have the others.  Within a round fresh instances of all
+targets meet the same work one after the other, in turning order; figures are medians over the rounds.  CPU is
+user and system time of the target's processes, so it hardly depends on what else the machine does; delays do,
+p99 above all.
 """
 
 from __future__ import annotations
@@ -30,20 +31,24 @@ from .targets import CPUS, LOAD_CPUS, ROOT, TARGET_CPUS, TICK, Load, Process, Ru
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done: ``seconds`` of JSON and of bursts, ``paced`` frames on each of ``streams`` streams."""
+    """How much is done: ``seconds`` of JSON and of bursts, ``paced`` frames on each of ``streams`` streams.
+
+    ``idle`` streams are held open; streams that stay are opened over ``ramp`` seconds.
+    """
 
     rounds: int = 3
     seconds: float = 1.0
     streams: int = 50
     paced: int = 50
     idle: int = 500
+    ramp: float = 0.5
     imports: int = 5
 
 
 SCALES = {
     "full": Scale(),
-    "quick": Scale(rounds=1, seconds=0.6, paced=40, imports=3),
-    "micro": Scale(rounds=1, seconds=0.1, streams=5, paced=5, idle=10, imports=1),
+    "quick": Scale(rounds=1, seconds=0.5, paced=40, idle=200, imports=1),
+    "micro": Scale(rounds=1, seconds=0.1, streams=5, paced=5, idle=10, ramp=0.05, imports=1),
 }
 
 #: The rows of the table: name, what it says, digits after the point.
@@ -80,10 +85,6 @@ class Bench:
     def note(self, row: str, name: str, value: float) -> None:
         self.taken[row][name].append(value)
 
-    def start(self, name: str) -> Running:
-        self._instances += 1
-        return Running(name, self.upstream, self._directory / f"{name}-{self._instances}")
-
     def run(self, who: str, task: Task) -> Report:
         report = self.load.run(task)
         self.answers += report.answers
@@ -91,25 +92,23 @@ class Bench:
         self.faults += [f"{who}: {said}" for said in report.said]
         return report
 
-    def warm(self, target: Running) -> None:
+    # A round, at fresh instances
+
+    def fresh(self, name: str) -> Running:
+        """Start a target: how soon it answers, and what an idle stream weighs once it is warm."""
+        self._instances += 1
+        target = Running(name, self.upstream, self._directory / f"{name}-{self._instances}")
+        self.note("start", name, target.started * 1e3)
         seconds = min(0.3, self.scale.seconds)
-        self.run(target.name, Task(target.port, 64, seconds))
-        self.run(target.name, Task(target.port, 32, seconds, frames=100))
-
-    # A fresh instance: how soon it answers, and what an idle stream weighs
-
-    def fresh(self, name: str) -> None:
-        with self.start(name) as target:
-            self.note("start", name, target.started * 1e3)
-            self.warm(target)
-            time.sleep(0.2)
-            before = target.memory()
-            idle = self.run(name, Task(target.port, self.scale.idle, ramp=0.3, frames=2, hold=True))
-            time.sleep(0.2)
-            self.note("memory", name, (target.memory() - before) / max(1, idle.answers))
-            self.load.run(None)
-
-    # Instances that run all the time
+        self.run(name, Task(target.port, 64, seconds))
+        self.run(name, Task(target.port, 32, seconds, frames=100))
+        time.sleep(0.2)
+        before = target.memory()
+        idle = self.run(name, Task(target.port, self.scale.idle, ramp=self.scale.ramp, frames=2, hold=True))
+        time.sleep(0.2)
+        self.note("memory", name, (target.memory() - before) / max(1, idle.answers))
+        self.load.run(None)
+        return target
 
     def round(self, number: int, targets: list[Running]) -> None:
         """Each kind of work at every target, and directly at the upstream where only differences tell."""
@@ -137,7 +136,7 @@ class Bench:
         return Task(port, 1, self.scale.seconds / 2, frames=1)
 
     def _paced(self, port: int) -> Task:
-        return Task(port, self.scale.streams, ramp=0.5, frames=self.scale.paced, pause_us=20_000)
+        return Task(port, self.scale.streams, ramp=self.scale.ramp, frames=self.scale.paced, pause_us=20_000)
 
     def _cost(self, target: Running, task: Task) -> tuple[float, Report]:
         """CPU µs that the target used for a task, from rest to rest."""
@@ -190,14 +189,9 @@ def measure(scale: Scale, names: list[str]) -> Bench:
         stack.enter_context(Process([sys.executable, "-m", "tests.bench.upstream", str(port)], LOAD_CPUS))
         bench = Bench(scale, names, directory, stack.enter_context(Load()), port)
         bench.imports()  # meanwhile the upstream comes up
-        for _ in range(scale.rounds):
-            for name in names:
-                bench.fresh(name)
-        targets = [stack.enter_context(bench.start(name)) for name in names]
-        for target in targets:
-            bench.warm(target)
         for number in range(scale.rounds):
-            bench.round(number, targets)
+            with contextlib.ExitStack() as instances:
+                bench.round(number, [instances.enter_context(bench.fresh(name)) for name in names])
         return bench
 
 

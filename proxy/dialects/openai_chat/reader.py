@@ -18,6 +18,7 @@ from proxy.sse import DONE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proxy.errors import GatewayError
     from proxy.events import Event
     from proxy.sse import Frame
 
@@ -59,15 +60,16 @@ class ChatReader:
         if frame.data.startswith(DONE):
             yield from self.end()
             return
+        if frame.event == "error":
+            raise self._refused(frame.data)
         try:
             chunk = orjson.loads(frame.data)
         except orjson.JSONDecodeError:
             raise UpstreamError("the provider sent a frame that is not JSON") from None
         if not isinstance(chunk, dict):
             raise UpstreamError("the provider sent a frame that is not an object")
-        if chunk.get("error") or frame.event == "error" or chunk.get("object") == "error":
-            refusal = read_refusal(chunk)
-            raise refused(refusal.status or 502, refusal, self._scrub)
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise self._refused(chunk)
         yield from self.chunk(chunk)
 
     def chunk(self, chunk: dict[str, Any]) -> Iterator[Event]:
@@ -76,13 +78,16 @@ class ChatReader:
         if isinstance(usage, dict) and (self.usage is None or usage.get("prompt_tokens") or usage.get("total_tokens")):
             self.usage = usage
         choices = chunk.get("choices")
-        choice = next((c for c in choices if isinstance(c, dict) and not c.get("index")), None) if choices else None
+        candidates = choices if isinstance(choices, list) else ()
+        choice = next((c for c in candidates if isinstance(c, dict) and not c.get("index")), None)
         if choice is None:
             return
         if not self._started:
             self._started = True
             yield MessageStarted(_text(chunk.get("id")), _text(chunk.get("model")))
-        delta = choice.get("delta") or choice.get("message")
+        delta = choice.get("delta")
+        if delta is None:  # Perplexity's streams have both, and the message is all of the text so far
+            delta = choice.get("message")
         if isinstance(delta, dict):
             yield from self._delta(delta)
         if reason := choice.get("finish_reason"):
@@ -95,6 +100,10 @@ class ChatReader:
         yield from self._close()
         usage = self.usage
         yield MessageEnded(self._stop or Stop.END, usage_of(usage) if usage else None)
+
+    def _refused(self, body: object) -> GatewayError:
+        refusal = read_refusal(body)
+        return refused(refusal.status, refusal, self._scrub)
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
         thinking = delta.get("reasoning_content")

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import orjson
 from msgspec import Raw
 
 from proxy.errors import InvalidRequest
-from proxy.requests import Request
+from proxy.requests import Image, Request, Text, Turn
 
 
 class _Head(msgspec.Struct):
@@ -111,20 +110,27 @@ def render(
         changes["stream_options"] = {**options, "include_usage": _TRUE}
     if roles and not request.roles.isdisjoint(roles):
         changes["messages"] = _rename(_objects(fields["messages"]), roles)
-    dropped = [name for name in drop if name in fields]
-    if not changes and not dropped:
+    if not changes and fields.keys().isdisjoint(drop):
         return request.body
     out = {**fields, **changes}
-    for name in dropped:
-        del out[name]
+    for name in drop:
+        out.pop(name, None)
     return _dump(out)
 
 
-def write(request: Request, *, model: str, ask_usage: bool) -> bytes:
-    """Write a canonical request as a chat completion."""
+def write(
+    request: Request,
+    *,
+    model: str,
+    ask_usage: bool,
+    drop: tuple[str, ...] = (),
+    roles: dict[str, str] | None = None,
+) -> bytes:
+    """Write a canonical request as a chat completion; ``drop`` and ``roles`` as in `render`."""
+    roles = roles or {}
     out: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+        "messages": [{"role": roles.get(turn.role, turn.role), "content": _content(turn)} for turn in request.turns],
         "stream": request.stream,
     }
     if request.max_tokens is not None:
@@ -133,7 +139,25 @@ def write(request: Request, *, model: str, ask_usage: bool) -> bytes:
         out["temperature"] = request.temperature
     if request.stream and ask_usage:
         out["stream_options"] = {"include_usage": True}
-    return orjson.dumps(out)
+    for name in drop:
+        out.pop(name, None)
+    try:
+        return _dump(out)
+    except RecursionError:
+        raise InvalidRequest("`messages` is nested too deeply", param="messages") from None
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    if all(isinstance(part, Text) for part in turn.parts):
+        return "\n\n".join(part.text for part in turn.parts if isinstance(part, Text))
+    parts: list[dict[str, Any]] = []
+    for part in turn.parts:
+        match part:
+            case Text():
+                parts.append({"type": "text", "text": part.text})
+            case Image():
+                parts.append({"type": "image_url", "image_url": {"url": part.url}})
+    return parts
 
 
 def _model(fields: dict[str, Raw]) -> str | None:
@@ -166,8 +190,10 @@ def _roles(fields: dict[str, Raw]) -> frozenset[str]:
         if place is None:
             raise InvalidRequest("`messages` must be an array of objects", param="messages") from None
         param = f"messages{place[1]}"
-        said = _PLACE.sub("", str(exc)).replace("Expected", "expected").replace("Object missing", "missing")
-        raise InvalidRequest(f"`{param}`: {said}", param=param) from None
+        said = _PLACE.sub("", str(exc))
+        if said.startswith("Object missing"):
+            raise InvalidRequest(f"`{param}` has no `role`", param=f"{param}.role") from None
+        raise InvalidRequest(f"`{param}`: {said.replace('Expected', 'expected')}", param=param) from None
     if not heads:
         raise InvalidRequest("`messages` must not be empty", param="messages")
     return frozenset(head.role for head in heads)

@@ -45,11 +45,9 @@ class ChatTap:
         """Is there nothing in these whole frames that this tap wants to see?"""
         count = run.count
         return (
-            count(b'"finish_reason"') == count(b'"finish_reason":null')
-            and count(b'"usage"') == count(b'"usage":null')
-            and b'"error"' not in run
-            and b"[DONE]" not in run
-            and b"event:" not in run
+            b'"error"' not in run
+            and (b'"usage"' not in run or count(b'"usage"') == count(b'"usage":null'))
+            and count(b'"finish_reason"') == count(b'"finish_reason":null')
         )
 
     def look(self, raw: bytes, frame: Frame) -> bytes:
@@ -57,7 +55,9 @@ class ChatTap:
         data = frame.data
         if data.startswith(DONE):
             return self._usage_chunk() + raw
-        if self.plain(raw) and frame.event != "error":
+        if frame.event == "error":
+            return self._refused(data)
+        if self.plain(raw):
             return raw
         try:
             chunk = orjson.loads(data)
@@ -65,10 +65,8 @@ class ChatTap:
             return raw
         if not isinstance(chunk, dict):
             return raw
-        if chunk.get("error") or frame.event == "error" or chunk.get("object") == "error":
-            refusal = read_refusal(chunk)
-            self.error = refused(refusal.status or 502, refusal, self._scrub)
-            return b""
+        if chunk.get("error") or chunk.get("object") == "error":
+            return self._refused(chunk)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("finish_reason"):
@@ -95,6 +93,11 @@ class ChatTap:
                 return usage
             latest = latest or usage
         return latest
+
+    def _refused(self, body: object) -> bytes:
+        refusal = read_refusal(body)
+        self.error = refused(refusal.status, refusal, self._scrub)
+        return b""
 
     def _usage_only(self, raw: bytes, chunk: dict[str, Any]) -> bytes:
         counts = chunk["usage"].get("total_tokens") or chunk["usage"].get("prompt_tokens")

@@ -23,9 +23,9 @@ def check(body: bytes, scrub: Scrub, required: str = "choices") -> dict[str, Any
         raise UpstreamError("the provider's answer is not JSON") from None
     if not isinstance(answer, dict):
         raise UpstreamError("the provider's answer is not a JSON object")
-    if answer.get("error") or answer.get("success") is False:
+    if answer.get("error") or answer.get("success") is False or answer.get("object") == "error":
         refusal = read_refusal(answer)
-        raise refused(refusal.status or 502, refusal, scrub)
+        raise refused(refusal.status, refusal, scrub)
     if not isinstance(answer.get(required), list):
         raise UpstreamError(f"the provider's answer has no `{required}`")
     return answer
