@@ -80,6 +80,7 @@ class Connection(RequestHandler):
         messages = self._messages
         for at, (message, _) in enumerate(messages):
             if isinstance(message, _ErrInfo):
+                self._spoil_bodies()
                 continue
             if message.version not in _VERSIONS:
                 # The parser knows HTTP/0.9 and 2.0, and answers would claim to be that.
@@ -90,6 +91,15 @@ class Connection(RequestHandler):
                 rest = CIMultiDict(message.headers)
                 del rest[hdrs.EXPECT]
                 messages[at] = (message._replace(headers=CIMultiDictProxy(rest)), messages[at][1])
+
+    def _spoil_bodies(self) -> None:
+        """The parser has given up, maybe inside a body: whoever waits for more of that would do so in vain."""
+        bodies = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for payload in bodies:
+            if not payload.is_eof() and payload.exception() is None:
+                payload.set_exception(web.RequestPayloadError("not valid HTTP"))
 
     def pause_writing(self) -> None:
         super().pause_writing()

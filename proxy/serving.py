@@ -27,9 +27,6 @@ LAST_WORDS = 2.0
 FLUSH_LOOK = 0.02
 
 
-# Serving...
-
-
 class Runner(web.AppRunner):
     """aiohttp's runner with our connections; that and ``retune`` is all we touch of its inside."""
 

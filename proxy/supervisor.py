@@ -24,7 +24,6 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from proxy import sockets, systemd
 from proxy.faults import Faults
@@ -32,9 +31,6 @@ from proxy.launch import DEFERRED, Launch, counted, leave_now
 from proxy.observe import logs
 from proxy.settings import Overrides, SettingsError, load
 from proxy.worker import WORKER, Worker, ending, outcome
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from tests.functional import KEY, authorized, chat_body
+from proxy import sockets
+from proxy.launch import Launch
+from proxy.settings import Overrides, load
+from tests.functional import KEY, authorized, chat_body, config
 from tests.functional.upstream import conversation, gated_stream
 from tests.functional.wire import connect, contents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from tests.functional.upstream import Upstream
     from tests.functional.wire import Answer, Connection
@@ -71,15 +74,15 @@ class Process:
     async def start(
         cls,
         directory: Path,
-        config: str,
+        text: str,
         *flags: str,
         environ: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
         program: Sequence[str] = (sys.executable, "-m", "proxy", "serve"),
     ) -> Self:
-        """Start it with ``config`` in ``directory``; nobody waits for anything yet."""
+        """Start it with the configuration ``text`` in ``directory``; nobody waits for anything yet."""
         path = directory / "config.toml"
-        path.write_text(config)
+        path.write_text(text)
         process = await asyncio.create_subprocess_exec(
             *program,
             "--config",
@@ -144,16 +147,16 @@ class Process:
         """Lines so far, of either stream, that contain ``text``."""
         return [line for line in (*self.err, *self.out) if text in line]
 
-    def rewrite(self, config: str) -> None:
+    def rewrite(self, text: str) -> None:
         """Change the file, as an editor does; nobody is told."""
         fresh = self.config.with_suffix(".new")
-        fresh.write_text(config)
+        fresh.write_text(text)
         fresh.replace(self.config)
 
-    async def reload(self, config: str, word: str = "reloaded") -> str:
+    async def reload(self, text: str, word: str = "reloaded") -> str:
         """Change the file, send SIGHUP and wait for what is said about it; returns that line."""
         before = len(self.said(word))
-        self.rewrite(config)
+        self.rewrite(text)
         self.send(signal.SIGHUP)
         return await self.logged(word, before + 1)
 
@@ -184,13 +187,23 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, config: str, *flags: str, **how: object) -> AsyncIterator[Process]:
+async def serving(directory: Path, text: str, *flags: str, **how: object) -> AsyncIterator[Process]:
     """A process that serves on a free port; killed at the end if it still runs."""
-    process = await Process.start(directory, config, *(flags or ("--port", "0")), **how)  # type: ignore[arg-type]
+    process = await Process.start(directory, text, *(flags or ("--port", "0")), **how)  # type: ignore[arg-type]
     try:
         yield await process.serves()
     finally:
         await process.close()
+
+
+@contextlib.contextmanager
+def launched(directory: Path, text: str = "") -> Iterator[Launch]:
+    """What a process would have been started with: a configuration, and a socket on a free port."""
+    path = directory / "config.toml"
+    path.write_text(config("http://127.0.0.1:9", text))
+    listening = sockets.bind("127.0.0.1", 0)
+    yield Launch(config=path, overrides=Overrides(), settings=load(path, {}).settings, sockets=listening)
+    sockets.close(listening)
 
 
 class NotifySocket:

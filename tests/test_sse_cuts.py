@@ -158,11 +158,11 @@ def test_recorded_streams_leave_frame_by_frame(recording):
 def test_recorded_streams_are_read_the_same_wherever_they_are_cut(recording):
     wire = recording.body
     frames, whole = frames_of(spoken(wire)), ended([wire])
-    assert frames_of(interpret(whole[0])) == frames_of(passed(spoken(wire)))
     assert decode([wire]) == decode(drip(wire)) == frames
     assert ended(drip(wire)) == whole
     # In two at every place that is unlike those before it: within a line they are all alike.
-    places = {re.sub(rb"[^\r\n: ]", b"x", wire[place - 4 : place + 4]): place for place in range(4, len(wire) - 4)}
+    shape = re.sub(rb"[^\r\n: ]", b"x", wire)
+    places = {shape[place - 4 : place + 4]: place for place in range(4, len(wire) - 4)}
     for place in sorted({1, 2, 3, *places.values()}):
         assert ended([wire[:place], wire[place:]]) == whole, place
 

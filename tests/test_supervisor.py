@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy import sockets, supervisor, worker
+from proxy import sockets, supervisor
 from proxy.launch import Launch
-from proxy.settings import Overrides, load
 from tests.functional import KEY, config
 from tests.functional.upstream import ordinary
-from tests.processes import PATIENCE, NotifySocket, Process, begun, chat, file_of, finished, half_open, serving
+from tests.processes import (
+    PATIENCE,
+    NotifySocket,
+    Process,
+    begun,
+    chat,
+    file_of,
+    finished,
+    half_open,
+    launched,
+    serving,
+)
+from tests.test_worker import instead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -273,28 +281,13 @@ async def test_the_end_in_the_middle_of_an_upgrade_ends_them_all(process: Proces
     assert await process.ended() == 0
 
 
-# Workers that do not start, with other programs in their place...
+# Workers that do not start...
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
-    path = tmp_path / "config.toml"
-    path.write_text(config("http://127.0.0.1:9", SHARED))
-    listening = sockets.bind("127.0.0.1", 0)
-    yield Launch(config=path, overrides=Overrides(), settings=load(path, {}).settings, sockets=listening)
-    sockets.close(listening)
-
-
-def instead(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
-    """Workers are these Python programs, one after another, the last one again and again; ``link`` is their end."""
-    left = list(programs)
-
-    def spawn(self: worker.Worker, theirs: Any) -> subprocess.Popen[bytes]:
-        program = left.pop(0) if len(left) > 1 else left[0]
-        code = f"import os, signal, socket; link = socket.socket(fileno={theirs.fileno()}); {program}"
-        return subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
-
-    monkeypatch.setattr(worker.Worker, "_spawn", spawn)
+    with launched(tmp_path, SHARED) as launch:
+        yield launch
 
 
 @pytest.mark.parametrize(
@@ -318,63 +311,3 @@ async def test_workers_that_do_not_start_at_all_are_not_tried_again(
     instead(monkeypatch, program)
     assert await supervisor.Supervisor(launch).run() == code
     assert capsys.readouterr().err == said
-
-
-async def test_a_crash_loop_does_not_spin(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    caplog.set_level(logging.INFO, "proxy.worker")
-    monkeypatch.setattr(worker, "PAUSE", 0.001)
-    monkeypatch.setattr(worker, "LONGEST_PAUSE", 0.004)
-    instead(monkeypatch, "link.send(b'ready\\n'); raise SystemExit(3)")
-    worker = worker.Worker(launch, tmp_path)
-    assert await worker.started is None
-
-    lives = 0
-
-    async def enough(live: Any = worker._process_life) -> int:
-        nonlocal lives
-        lives += 1
-        if lives == 5:
-            worker.leave()
-        return await live()
-
-    monkeypatch.setattr(worker, "_process_life", enough)
-    async with asyncio.timeout(PATIENCE):
-        await worker.ended()
-    pauses = re.findall(r"ended with exit code 3; the next one starts in (\S+) s", caplog.text)
-    assert pauses == ["0.001", "0.002", "0.004", "0.004", "0.004"]
-
-
-async def test_a_worker_that_cannot_be_started_at_all_is_an_outcome_too(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python-here"))
-    worker = worker.Worker(launch, tmp_path)
-    assert await worker.started == 1
-    await worker.ended()
-
-
-async def test_told_to_leave_before_it_began_it_never_begins(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(worker.Worker, "_spawn", None)  # would fail
-    worker = worker.Worker(launch, tmp_path)
-    worker.leave()
-    await worker.ended()
-    assert await worker.started == -signal.SIGTERM
-
-
-async def test_gauges_of_a_dead_worker_are_dropped_and_counters_kept(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    instead(
-        monkeypatch,
-        f"os.chdir({str(tmp_path)!r}); "
-        "[open(f'{kind}_{os.getpid()}.db', 'w').close() for kind in ('counter', 'gauge_livesum', 'gauge_all')]; "
-        "raise SystemExit(3)",
-    )
-    metrics = tmp_path
-    worker = worker.Worker(launch, metrics)
-    assert await worker.started == 3
-    assert sorted(file.name.rpartition("_")[0] for file in metrics.glob("*.db")) == ["counter", "gauge_all"]

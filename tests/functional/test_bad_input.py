@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import zlib
@@ -146,6 +145,7 @@ async def test_endpoints_without_messages_check_the_rest(gateway, path, field, v
 # ... and at /api/chat
 
 
+ROLES = "must be one of system, developer, user, assistant"
 SIMPLE: list[Any] = [
     ({}, "give `prompt` or `messages`"),
     ({"model": "m"}, "give `prompt` or `messages`"),
@@ -156,8 +156,10 @@ SIMPLE: list[Any] = [
     ({"messages": "x"}, "`messages` must be an array of objects"),
     ({"messages": {}}, "`messages` must be an array of objects"),
     ({"messages": [5]}, "`messages` must be an array of objects"),
-    ({"messages": [{"content": "x"}]}, "every message needs a `role`"),
-    ({"messages": [{"role": 5, "content": "x"}]}, "every message needs a `role`"),
+    ({"messages": [{"content": "x"}]}, f"`messages[0].role` {ROLES}"),
+    ({"messages": [{"role": 5, "content": "x"}]}, f"`messages[0].role` {ROLES}"),
+    ({"messages": [{"role": "user", "content": "x"}, {"role": "x", "content": "x"}]}, f"`messages[1].role` {ROLES}"),
+    ({"messages": [{"role": "user", "content": [5]}]}, "`messages[0].content[0]` must be a text or an image_url part"),
     ({"messages": [{"role": "user"}]}, "every message needs `content`"),
     ({"messages": [{"role": "user", "content": 5}]}, "every message needs `content`"),
     ({"prompt": "x", "model": 5}, "`model` must be a string"),
@@ -332,9 +334,10 @@ async def test_a_body_that_stays_out_gets_504_after_its_clock(gateway, sent):
 async def test_a_client_that_leaves_inside_its_body_leaves_nothing_behind(gateway):
     gw = await gateway()
     client = await gw.connect()
-    await client.request("POST", CHAT, headers=authorized(KEY, {**JSON, "Content-Length": "1000"}))
+    head = {**JSON, "Content-Length": "1000", "Expect": "100-continue"}
+    await client.request("POST", CHAT, headers=authorized(KEY, head))
+    assert await client.line() == b"HTTP/1.1 100 Continue"  # so the body is being waited for
+    assert gw.live == 1
     await client.send(b'{"model"')
-    while not gw.live:
-        await asyncio.sleep(0)
     client.abort()
     await gw.idle()
