@@ -126,11 +126,10 @@ class Connection(RequestHandler):
         """Has the client taken nothing of what waits for it in ``patience`` seconds?  Those who ask look often."""
         if not self._full_since or self.transport is None:
             return False
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if self._unsent < before:
             self._full_since = now  # slow, but it reads
-        self._unsent = unsent
-        return now - self._full_since > patience
+        return bool(before) and now - self._full_since > patience  # a first look cannot know
 
     def abort(self) -> None:
         """Drop the connection with whatever its buffers hold."""

@@ -183,7 +183,9 @@ class Attempt:
             relay.flow(outlet)
             await asyncio.shield(relay.done)
         except ConnectionError:
-            raise asyncio.CancelledError from None  # the client left between two lines of ours
+            # The client left between two lines of ours; the cancellation that says so is on its way.
+            await asyncio.shield(relay.done)
+            raise asyncio.CancelledError from None
         except Exception:
             if not response.prepared:
                 raise

@@ -100,6 +100,7 @@ class Passthrough:
         self._tap = tap
         self._max_frame = max_frame
         self._reframer = Reframer(max_frame)
+        self._passed = True  # the last frame went to the client
         self.fail = fail
         self.finished = False
         self.done = False
@@ -164,13 +165,14 @@ class Passthrough:
         out = []
         tap = self._tap
         if run[:1] == b"\n":  # no frame begins so: it is the second half of a CRLF that a cut had parted
-            out.append(run[:1])
+            out.append(run[:1] if self._passed else b"")
             run = run[1:]
         for raw, frame in split_clean(run) if self._reframer.clean else split(run):
             out.append(tap.look(raw, frame))
             if tap.error is not None:
                 self.error = tap.error
                 break
+            self._passed = bool(out[-1])
         self.finished = tap.finished
         return b"".join(out)
 

@@ -13,6 +13,9 @@ from tests.whatwg import interpret
 BOM = b"\xef\xbb\xbf"
 WIRE = sorted((Path(__file__).parent / "wire" / "openai_chat").glob("*.sse"))
 
+#: What str.splitlines() takes for line ends.
+UNICODE = "\u2028\u0085\u2029\x0b\x0c🌍".encode()
+
 LF, CR, CRLF = b"\n", b"\r", b"\r\n"
 ENDS = [pytest.param(LF, id="lf"), pytest.param(CR, id="cr"), pytest.param(CRLF, id="crlf")]
 
@@ -36,7 +39,7 @@ def reframe(chunks, **options):
         pytest.param(b"data: a\n\n", [Frame(b"a")], id="lf"),
         pytest.param(b"data: a\r\n\r\n", [Frame(b"a")], id="crlf"),
         pytest.param(b"data: a\r\r", [Frame(b"a")], id="cr"),
-        pytest.param(b"data: a\n\r\ndata: b\r\n\ndata: c\r\n\rdata: d\n\r", [*map(Frame, (b"a", b"b", b"c", b"d"))], id="mixed"),
+        pytest.param(b"data: a\n\r\ndata: b\r\n\ndata: c\r\n\r", [Frame(b"a"), Frame(b"b"), Frame(b"c")], id="mixed"),
         pytest.param(b"data: a\n\rdata: b\r\n\n", [Frame(b"a"), Frame(b"b")], id="lf-cr-is-two-line-ends"),
         pytest.param(b"data: a\n\ndata: b\n\n", [Frame(b"a"), Frame(b"b")], id="two"),
         pytest.param(b"data:a\n\n", [Frame(b"a")], id="no-space-after-the-colon"),
@@ -49,7 +52,7 @@ def reframe(chunks, **options):
         pytest.param(b":\n\n", [], id="empty-comment"),
         pytest.param(b"\n\n\n", [], id="blank-lines"),
         pytest.param(b"event: ping\n\ndata: a\n\n", [Frame(b"a")], id="a-type-without-data-is-forgotten"),
-        pytest.param(b"event: x\ndata: a\n\ndata: b\n\n", [Frame(b"a", "x"), Frame(b"b")], id="a-type-is-for-one-frame"),
+        pytest.param(b"event: x\ndata: a\n\ndata: b\n\n", [Frame(b"a", "x"), Frame(b"b")], id="one-frame-is-typed"),
         pytest.param(b"event: x\nevent: y\ndata: a\n\n", [Frame(b"a", "y")], id="the-last-type-counts"),
         pytest.param(b"event: \xff\ndata: a\n\n", [Frame(b"a", "\ufffd")], id="a-type-that-is-not-utf-8"),
         pytest.param(b"id: 1\nretry: 5\nfoo: bar\ndata: a\n\n", [Frame(b"a")], id="other-fields-mean-nothing"),
@@ -59,10 +62,10 @@ def reframe(chunks, **options):
         pytest.param(b"data: a\n\n" + BOM + b"data: b\n\n", [Frame(b"a")], id="a-bom-later-is-not-one"),
         pytest.param(b"data: a", [], id="unfinished-line-is-not-told"),
         pytest.param(b"data: a\n", [], id="unfinished-frame-is-not-told"),
-        pytest.param("data: \u2028\u0085\u2029\x0b\x0c\n\n".encode(), [Frame("\u2028\u0085\u2029\x0b\x0c".encode())], id="unicode-line-ends-are-text"),
+        pytest.param(b"data: " + UNICODE + b"\n\n", [Frame(UNICODE)], id="unicode-line-ends-are-text"),
         pytest.param(b"data: \x00\xff\xfe\n\n", [Frame(b"\x00\xff\xfe")], id="data-is-bytes"),
     ],
-)  # fmt: skip
+)
 def test_frames_do_not_depend_on_where_the_wire_is_cut(wire, frames):
     assert [Frame(event.data, event.type.decode("utf-8", "replace")) for event in interpret(wire)] == frames
     for chunks in cuts(wire):
@@ -123,7 +126,7 @@ def test_decoder_tells_an_unterminated_frame_at_the_end(wire, frame):
         pytest.param([b"foo: bar", b"data: a", b""], id="an-unknown-field"),
         pytest.param([b'data: {"a":1}', b"", b'data: {"b":2}', b"", b"data: c", b""], id="several"),
         pytest.param([b'data: {"a":1}', b"", b"data: [DONE]", b""], id="end-mark"),
-        pytest.param(["data: \u2028\u0085 🌍".encode(), b""], id="unicode-line-ends"),
+        pytest.param([b"data: " + UNICODE, b""], id="unicode-line-ends"),
         pytest.param([b"data: a:", b"data: : b", b""], id="colons-in-data"),
     ],
 )
@@ -146,31 +149,35 @@ def test_the_end_mark_is_given_on_at_once_and_the_same_wherever_it_is_cut(end):
         assert reframe(chunks) == wire, chunks
 
 
+A, JSON, MARK = [b"data: a", b""], [b'data: {"a":1}', b""], [b"data: [DONE]", b""]
+
+
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
     ("lines", "left"),
     [
-        pytest.param([b"id: 1", b"data: a", b""], [b"data: a", b""], id="id"),
-        pytest.param([b"data: a", b"retry: 3000", b""], [b"data: a", b""], id="retry"),
-        pytest.param([b"id", b"retry:5", b"data: a", b""], [b"data: a", b""], id="id-without-a-colon"),
-        pytest.param([b"id: 7", b"", b"data: a", b""], [b"data: a", b""], id="a-frame-of-an-id-only"),
-        pytest.param([b"retry: 7", b"", b"data: a", b""], [b"data: a", b""], id="a-frame-of-retry-only"),
-        pytest.param([b": hello", b"", b"data: a", b""], [b"data: a", b""], id="comment"),
-        pytest.param([b":", b"", b":", b"", b"data: a", b""], [b"data: a", b""], id="empty-comments"),
-        pytest.param([b"event: ping", b"", b"data: a", b""], [b"data: a", b""], id="a-type-without-data"),
-        pytest.param([b"data:", b"", b"data: a", b""], [b"data: a", b""], id="empty-data"),
-        pytest.param([b"data", b"", b"data: ", b"", b"data: a", b""], [b"data: a", b""], id="empty-data-in-other-ways"),
-        pytest.param([b"data:", b"data:", b"", b"data: a", b""], [b"data: a", b""], id="two-lines-of-empty-data"),
-        pytest.param([b"event: x", b"data:", b"", b"data: a", b""], [b"data: a", b""], id="empty-data-with-a-type"),
-        pytest.param([b"data: : keepalive", b"", b"data: a", b""], [b"data: a", b""], id="a-comment-that-became-data"),
-        pytest.param([b"data:: OPENROUTER", b"", b"data: a", b""], [b"data: a", b""], id="the-same-without-a-space"),
-        pytest.param([b"", b"", b"data: a", b"", b"", b""], [b"data: a", b""], id="blank-lines"),
-        pytest.param([b'data: {"a":1}', b"", b": x", b"", b'data: {"b":2}', b""], [b'data: {"a":1}', b"", b'data: {"b":2}', b""], id="comment-between"),
-        pytest.param([b"data: [DONE]", b"", b"data: more", b""], [b"data: [DONE]", b""], id="after-the-end-mark"),
-        pytest.param([b'data: {"a":1}', b"", b"data: [DONE]", b"", b'data: {"b":2}', b"", b": x", b""], [b'data: {"a":1}', b"", b"data: [DONE]", b""], id="frames-after-the-end-mark"),
-        pytest.param([b"data: [DONE]", b"", b"data: [DONE]", b""], [b"data: [DONE]", b""], id="a-second-end-mark"),
+        pytest.param([b"id: 1", *A], A, id="id"),
+        pytest.param([b"data: a", b"retry: 3000", b""], A, id="retry"),
+        pytest.param([b"id", b"retry:5", *A], A, id="id-without-a-colon"),
+        pytest.param([b"id: 7", b"", *A], A, id="a-frame-of-an-id-only"),
+        pytest.param([b"retry: 7", b"", *A], A, id="a-frame-of-retry-only"),
+        pytest.param([b": hello", b"", *A], A, id="comment"),
+        pytest.param([b":", b"", b":", b"", *A], A, id="empty-comments"),
+        pytest.param([b"event: ping", b"", *A], A, id="a-type-without-data"),
+        pytest.param([b"data:", b"", *A], A, id="empty-data"),
+        pytest.param([b"data", b"", b"data: ", b"", *A], A, id="empty-data-in-other-ways"),
+        pytest.param([b"data:", b"data:", b"", *A], A, id="two-lines-of-empty-data"),
+        pytest.param([b"event: x", b"data:", b"", *A], A, id="empty-data-with-a-type"),
+        pytest.param([b"data: : keepalive", b"", *A], A, id="a-comment-that-became-data"),
+        pytest.param([b"data:: OPENROUTER", b"", *A], A, id="the-same-without-a-space"),
+        pytest.param([b"", b"", *A, b"", b""], A, id="blank-lines"),
+        pytest.param([*JSON, b": x", b"", *JSON], [*JSON, *JSON], id="comment-between"),
+        pytest.param([*JSON, b"", b"", *JSON], [*JSON, *JSON], id="blank-lines-between"),
+        pytest.param([*MARK, b"data: more", b""], MARK, id="after-the-end-mark"),
+        pytest.param([*JSON, *MARK, *JSON, b": x", b""], [*JSON, *MARK], id="frames-after-the-end-mark"),
+        pytest.param([*MARK, *MARK], MARK, id="a-second-end-mark"),
     ],
-)  # fmt: skip
+)
 def test_what_harms_clients_is_taken_out(lines, left, end):
     wire = end.join([*lines, b""])
     for bom in (b"", BOM):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects.openai_chat.tap import ChatTap
@@ -13,6 +13,7 @@ from proxy.pipes import Passthrough
 from proxy.sse import Decoder, Frame, Reframer
 from tests.cuts import at, cuts, drip
 from tests.dialects.openai_chat import nothing
+from tests.properties import thorough
 
 MAX = 32
 
@@ -35,13 +36,20 @@ def fed(parser: Decoder | Reframer, chunks: list[bytes]) -> tuple[object, bool]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("before", [b"", b"data: {}\n\n", b"data: {}\n\n\n", b": x\n\n", b"\n"])
-def test_a_frame_of_the_largest_size_passes(end, before):
-    before = before.replace(b"\n", end)
-    wire = before + frame(MAX, end)
+@pytest.mark.parametrize(
+    ("before", "passes"),
+    [
+        pytest.param(b"", b"", id="first"),
+        pytest.param(b"data: {}\n\n", b"data: {}\n\n", id="second"),
+        pytest.param(b"data: {}\n\n\n", b"data: {}\n\n", id="after-a-blank-line-too-many"),
+        pytest.param(b": x\n\n", b"", id="after-a-comment"),
+        pytest.param(b"\n", b"", id="after-a-blank-line"),
+    ],
+)
+def test_a_frame_of_the_largest_size_passes(before, passes, end):
+    wire = before.replace(b"\n", end) + frame(MAX, end)
     for chunks in cuts(wire):
-        left = wire[wire.index(b"data") :] if b"data: {}" not in before else before[: 8 + 2 * len(end)] + frame(MAX, end)
-        assert fed(Reframer(MAX), chunks) == (left, False)
+        assert fed(Reframer(MAX), chunks) == (passes.replace(b"\n", end) + frame(MAX, end), False)
         assert fed(Decoder(MAX), chunks)[1] is False
 
 
@@ -85,14 +93,15 @@ def test_many_frames_in_one_read_may_be_larger_than_one_frame():
         assert fed(Reframer(MAX), chunks) == (wire, False)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+TOKENS = [b"data: x", b"data: {", b"xxxxxxx", b"\n", b"\r", b"\r\n", b"\n\n", b": c", b"data: [DONE]"]
+
+
+@thorough
 @given(
-    st.lists(
-        st.sampled_from([b"data: x", b"data: {", b"xxxxxxx", b"\n", b"\r", b"\r\n", b"\n\n", b": c", b"data: [DONE]"]), max_size=20
-    ).map(b"".join),
+    st.lists(st.sampled_from(TOKENS), max_size=20).map(b"".join),
     st.lists(st.integers(0, 200), max_size=5),
     st.integers(8, 24),
-)  # fmt: skip
+)
 def test_the_bound_is_the_same_wherever_the_wire_is_cut(wire, where, most):
     for parser in (Decoder, Reframer):
         whole = fed(parser(most), [wire])
@@ -168,6 +177,6 @@ def test_the_work_for_a_frame_of_many_lines_grows_as_their_number_does(kind):
     assert long < 6 * short
 
 
-def test_a_line_of_a_mebibyte_may_come_byte_by_byte():
-    feed, wire = feeder("pipe"), b'data: {"a":"' + b"x" * 2**20 + b'"}\n\n'
+def test_a_long_line_may_come_byte_by_byte():
+    feed, wire = feeder("pipe"), b'data: {"a":"' + b"x" * 2**18 + b'"}\n\n'
     assert b"".join([feed(byte)[0] for byte in drip(wire)]) == wire

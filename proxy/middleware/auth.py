@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Looked at in this order, where there is no `Authorization: Bearer`.
 _HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _NOBODY = sha256(b"nobody").digest()
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^][:@/\s]+))(?::[0-9]*)?")
 #: Signs that a request came through a proxy, and so from somewhere else.
 _FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via|cf-.*", re.IGNORECASE)
 
@@ -111,8 +112,10 @@ def _is_forwarded(request: web.Request) -> bool:
 
 
 def _is_local_name(host: str) -> bool:
-    name = host.strip().lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
+    found = _HOST.fullmatch(host.lower())
+    if found is None:
+        return False
+    name = (found["name"] or found["v6"]).rstrip(".")
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 

@@ -16,7 +16,7 @@ from proxy.errors import GatewayError, UpstreamError
 from proxy.upstream.decoding import body_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.upstream.decoding import BodyDecoder
 
@@ -99,20 +99,28 @@ class Connection(asyncio.Protocol):
 
     def _fresh_answer(self) -> None:
         self._head_bytes = 0  # read of the head; -1 once it is whole
+        self._bare_bytes = 0  # read since then without a byte of the body: chunk sizes, trailers
         self._answered = False  # any byte has come
         self._headers: dict[str, str] = {}
+        self._header_count = 0
+        self._header_bytes = 0
         self._lengths: set[str] = set()
         self._interim = False
         self._complete = False
         self._kept = False  # the provider will take another request on this connection
         self._framed = False  # the body's end is told by its length or chunks
         self._decoder: BodyDecoder | None = None
+        self._pieces: Iterator[bytes] | None = None  # of what was read, where they are still to be decoded
 
     # Asking...
 
     @property
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def send(self, head: bytes, body: bytes, receiver: Receiver) -> Call:
         """Write a request; ``head`` ends before the Content-Length's value."""
@@ -133,17 +141,27 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._transport is not None and self._paused:
-            self._paused = False
+        if self._transport is None or not self._paused:
+            return
+        self._paused = False
+        if self._pieces is not None and (broken := self._decode()):
+            self._break(broken)
+        elif not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
+            if self._complete:
+                self._finish()
 
     def abort(self) -> None:
         self._settle()
+        self._pieces = None
         if self._transport is not None:
             self._transport.abort()
 
     def leave(self) -> None:
-        if self._complete:
+        if self._complete and self._pieces is None:
+            return
+        if self._decoder is not None:
+            self.abort()  # to decode for nobody costs more than a new connection
             return
         self._settle()
         self.resume()
@@ -175,13 +193,21 @@ class Connection(asyncio.Protocol):
             error = exc.__context__ if isinstance(exc.__context__, GatewayError) else _nonsense(exc)
         except httptools.HttpParserError as exc:
             error = _nonsense(exc)
-        if error is None and self._head_bytes > MAX_HEAD:
-            error = UpstreamError(f"the provider's answer has more than {MAX_HEAD} bytes of headers")
+        broken: GatewayError | None = None
         if self._body:
-            error = self._push() or error
-        if error is not None:
-            self._break(error)
-        elif self._complete:
+            self._bare_bytes = 0
+            broken = self._push()
+        elif self._head_bytes < 0:
+            self._bare_bytes += len(data)
+        if error is None and (self._head_bytes > MAX_HEAD or self._bare_bytes > MAX_HEAD):
+            error = _overlong()
+        if not self._complete:
+            broken = broken or error
+        elif error is not None:
+            self._kept = False  # bytes after a good answer spoil the connection, not the answer
+        if broken is not None:
+            self._break(broken)
+        elif self._complete and self._pieces is None:
             self._finish()
 
     def eof_received(self) -> bool:
@@ -211,12 +237,18 @@ class Connection(asyncio.Protocol):
             raise UpstreamError("the provider sent more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._header_bytes += len(name) + len(value)
+        if self._header_count > MAX_HEADERS:
+            raise UpstreamError(f"the provider's answer has more than {MAX_HEADERS} headers")
+        if self._header_bytes > MAX_HEAD:
+            raise _overlong()
+        if self._head_bytes < 0:
+            return  # a trailer
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         if key == "content-length":
             self._lengths.add(text.strip())
         self._headers.setdefault(key, text)
-        if len(self._headers) > MAX_HEADERS:
-            raise UpstreamError(f"the provider's answer has more than {MAX_HEADERS} headers")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -252,12 +284,21 @@ class Connection(asyncio.Protocol):
             if self._receiver is not None:
                 self._receiver.data_came(chunk)
             return None
+        self._pieces = self._decoder.feed(chunk)
+        return self._decode()
+
+    def _decode(self) -> GatewayError | None:
+        """Pass on what can be decoded, for as long as it is wanted: a few bytes can stand for gigabytes."""
         try:
-            for piece in self._decoder.feed(chunk):
-                if self._receiver is not None:
-                    self._receiver.data_came(piece)
+            for piece in self._pieces or ():
+                if self._receiver is None:
+                    break
+                self._receiver.data_came(piece)
+                if self._paused:
+                    return None
         except UpstreamError as exc:
             return exc
+        self._pieces = None
         return None
 
     def _decoded(self) -> GatewayError | None:
@@ -269,7 +310,8 @@ class Connection(asyncio.Protocol):
         return None
 
     def _finish(self) -> None:
-        keep = self._kept and self.usable
+        # An answer that came before its request was out leaves the rest of it in the way of the next.
+        keep = self._kept and self.usable and not self._unsent
         error = self._decoded()
         receiver = self._settle()
         self._fresh_answer()
@@ -283,8 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _break(self, error: GatewayError) -> None:
         self._close()
-        # Bytes after a good answer spoil the connection, not the answer.
-        self._end(self._decoded() if self._complete else error)
+        self._end(error)
 
     def _end(self, error: GatewayError | Stale | None) -> None:
         receiver = self._settle()
@@ -301,6 +342,10 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+def _overlong() -> UpstreamError:
+    return UpstreamError(f"the provider's answer has more than {MAX_HEAD} bytes of headers")
 
 
 def _nonsense(exc: Exception) -> UpstreamError:

@@ -10,7 +10,7 @@ from proxy.errors import UpstreamError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PIECE = 1 << 20  # a few bytes can decompress to gigabytes: they are handed on in pieces
+_PIECE = 1 << 18  # a few bytes can decompress to gigabytes: they are handed on in pieces
 
 
 class BodyDecoder(Protocol):
@@ -39,14 +39,19 @@ def body_decoder(coding: str) -> BodyDecoder | None:
 class _Zlib:
     def __init__(self, name: str, wbits: int) -> None:
         self._name = name
+        self._wbits = wbits
         self._inflate = zlib.decompressobj(wbits)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         try:
             while data:
+                if self._inflate.eof:
+                    if self._name != "gzip":
+                        return  # what follows belongs to nothing
+                    self._inflate = zlib.decompressobj(self._wbits)  # gzip's members follow one another
                 if piece := self._inflate.decompress(data, _PIECE):
                     yield piece
-                data = self._inflate.unconsumed_tail
+                data = self._inflate.unconsumed_tail or self._inflate.unused_data
         except zlib.error:
             raise UpstreamError(f"the provider's answer is broken {self._name}") from None
 

@@ -59,7 +59,10 @@ class Speaker:
 
 
 class Heard(NamedTuple):
-    """What was left of a stream: its text, whether it ended as good answers do, what went wrong, whether HTTP is whole."""
+    """What was left of a stream.
+
+    Its text, whether it ended as good answers do, what went wrong, whether HTTP was whole, the frames themselves.
+    """
 
     text: str
     complete: bool
@@ -115,8 +118,9 @@ def counted(gateway: Gateway, name: str, **labels: str) -> float:
     )
 
 
-def requests(gateway: Gateway, **labels: str) -> float:
-    """How many requests were settled."""
+async def settled(gateway: Gateway, **labels: str) -> float:
+    """How many requests were settled with these labels, once none is in flight."""
+    await gateway.idle()
     return counted(gateway, "ai_proxy_requests_total", **labels)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import authorized, chat_body
-from .speakers import OPENAI, SIMPLE, counted, open_streams, requests, speakers
+from .speakers import OPENAI, SIMPLE, counted, open_streams, settled, speakers
 from .upstream import (
     DONE,
     Call,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .upstream import Script, Upstream
     from .wire import Connection
 
-NEVER = {name: 3600 for name in ("connect", "first_byte", "idle", "heartbeat", "total", "after_finish", "client")}
+NEVER = dict.fromkeys(("connect", "first_byte", "idle", "heartbeat", "total", "after_finish", "client"), 3600)
 ONE_AT_ONCE = {"name": "laptop", "streams": 1, "requests_per_minute": 100}
 
 
@@ -72,7 +72,7 @@ PHASES = [
 async def settled_once(gateway: Gateway) -> None:
     """The exchange is over, and was counted once as one whose client has left."""
     await gateway.idle()
-    assert requests(gateway) == requests(gateway, outcome="client_gone") == 1
+    assert await settled(gateway) == await settled(gateway, outcome="client_gone") == 1
     assert counted(gateway, "ai_proxy_upstream_attempts_total") == 1
     assert counted(gateway, "ai_proxy_errors_total") == 0
     assert open_streams(gateway) == 0
@@ -120,7 +120,7 @@ async def test_an_attempt_to_connect_is_given_up(upstream, gateway, leave, strea
         await settled_once(one)
 
 
-@leavings
+@pytest.mark.parametrize("leave", ["close", "abort"], ids=["closed", "rst"])
 async def test_a_client_may_leave_in_full_flow(upstream, gateway, leave):
     """Between two writes of ours, while upstream sends as fast as it can."""
     upstream.script = flood(chunk("x" * 500), 1_000_000)
@@ -133,7 +133,19 @@ async def test_a_client_may_leave_in_full_flow(upstream, gateway, leave):
     await settled_once(one)
 
 
-@leavings
+async def test_a_client_that_will_say_no_more_has_left(upstream, gateway):
+    """A half-closed connection is a closed one to asyncio: what is in its buffer still goes out, no more."""
+    upstream.script = flood(chunk("x" * 500), 1_000_000)
+    one = await gateway(timeouts=NEVER)
+    answer = await one.chat(stream=True)
+    answer.connection.half_close()
+    await answer.rest()
+    assert answer.outcome == "cut"
+    await (await upstream.arrived()).gone()
+    await settled_once(one)
+
+
+@pytest.mark.parametrize("leave", ["close", "abort"], ids=["closed", "rst"])
 async def test_a_client_may_leave_while_upstream_is_stopped_for_it(upstream, gateway, leave):
     upstream.script = flood(chunk("x" * 50_000), 1_000)
     one = await gateway(timeouts=NEVER, keys=[ONE_AT_ONCE])
@@ -157,7 +169,7 @@ async def test_a_client_may_leave_a_retry(upstream, gateway, leave):
     getattr(client, leave)()
     await calls[2].gone()
     await one.idle()
-    assert (requests(one), requests(one, outcome="client_gone")) == (2, 1)
+    assert (await settled(one), await settled(one, outcome="client_gone")) == (2, 1)
 
 
 async def test_others_are_not_disturbed(upstream, gateway):
@@ -188,8 +200,10 @@ async def test_others_are_not_disturbed(upstream, gateway):
 
 
 async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nothing tells."""
+
     async def come() -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
     await within(come(), "a condition")
@@ -198,7 +212,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def left_unnoticed_by_upstream(gateway: Gateway, client: Connection, call: Call) -> None:
     """Leave, wait until the gateway knows, and see that upstream does not."""
     client.close()
-    await until(lambda: not gateway.server._runner.server.connections)
+    await until(lambda: not any(one.connected for one in gateway.server._runner.server.connections))
     assert not call.left
     assert gateway.live == 1
 
@@ -296,7 +310,7 @@ async def test_a_drained_answer_still_has_its_clocks(upstream, gateway, streamed
     client.close()
     await call.gone()
     await one.idle()
-    assert requests(one, outcome="client_gone") == 1
+    assert await settled(one, outcome="client_gone") == 1
     assert open_streams(one) == 0
 
 
@@ -336,4 +350,4 @@ async def test_a_drained_request_is_not_asked_again(upstream, gateway):
     gate.open()
     await one.idle()
     assert len(upstream.calls) == 2
-    assert (requests(one), requests(one, outcome="client_gone")) == (2, 1)
+    assert (await settled(one), await settled(one, outcome="client_gone")) == (2, 1)

@@ -9,7 +9,7 @@ import pytest
 
 from proxy import wheel
 
-from .speakers import OPENAI, Fault, open_streams, requests, speakers
+from .speakers import OPENAI, Fault, open_streams, settled, speakers
 from .upstream import (
     DONE,
     Call,
@@ -84,7 +84,7 @@ async def test_first_byte_ends_a_stream_that_does_not_begin(upstream: Upstream, 
     assert answer.status == 504
     assert said(speaker.error(await answer.json()), "first_byte")
     await (await upstream.arrived()).gone()
-    assert requests(one, outcome="failed", status="504") == 1
+    assert await settled(one, outcome="failed", status="504") == 1
 
 
 @speakers
@@ -190,7 +190,7 @@ async def test_idle_ends_a_stream_that_falls_silent(upstream, gateway, speaker, 
     assert said(heard.fault, "idle")
     assert speaker.fault(heard.frames[-1])  # nothing after it
     await (await upstream.arrived()).gone()
-    assert requests(one, outcome="failed", status="200") == 1
+    assert await settled(one, outcome="failed", status="200") == 1
     assert open_streams(one) == 0
 
 
@@ -255,7 +255,7 @@ async def test_after_finish_completes_an_answer_whose_end_mark_does_not_come(ups
     heard = await speaker.heard(await speaker.ask(one))
     assert (heard.text, heard.complete, heard.fault, heard.whole) == ("a", True, None, True)
     await (await upstream.arrived()).gone()
-    assert requests(one, outcome="ok") == 1
+    assert await settled(one, outcome="ok") == 1
 
 
 # A client that reads slowly is no silence of upstream's
@@ -271,7 +271,7 @@ async def test_no_clock_of_upstreams_fires_while_the_client_is_slow(upstream, ga
     call = await upstream.arrived()
     assert await call.settled(quiet=2 * SOON) < times * 50_000  # upstream has been stopped for longer than any clock
     assert await answer.body() == sse(frame) * times + DONE
-    assert requests(one, outcome="ok") == 1
+    assert await settled(one, outcome="ok") == 1
 
 
 @speakers
@@ -282,7 +282,7 @@ async def test_client_ends_a_stream_that_nobody_reads(upstream, gateway, speaker
     answer = await speaker.ask(one, connection=connection)
     await (await upstream.arrived()).gone()
     await one.idle()
-    assert requests(one) == requests(one, outcome="client_stalled") == 1  # never a fault of upstream's
+    assert await settled(one) == await settled(one, outcome="client_stalled") == 1  # never a fault of upstream's
     assert open_streams(one) == one.server.gateway.limits.live == 0
     await answer.rest()
     assert answer.outcome in {"cut", "reset"}

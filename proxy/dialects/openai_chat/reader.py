@@ -176,8 +176,8 @@ def usage_of(usage: dict[str, Any]) -> Usage:
     return Usage(
         _count(usage, "prompt_tokens"),
         _count(usage, "completion_tokens"),
-        _count(prompt, "cached_tokens"),
-        _count(completion, "reasoning_tokens"),
+        cached=_count(prompt, "cached_tokens"),
+        reasoning=_count(completion, "reasoning_tokens"),
     )
 
 

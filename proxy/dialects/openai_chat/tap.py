@@ -112,11 +112,12 @@ class ChatTap:
             return b""
         self._usage_passed = True
         last = orjson.loads(self._usages[-1])
+        old = last.get("object") == "text_completion"  # Perplexity ends with `chat.completion.done`
         return encode(
             orjson.dumps(
                 {
                     "id": last.get("id", ""),
-                    "object": last.get("object", "chat.completion.chunk"),
+                    "object": "text_completion" if old else "chat.completion.chunk",
                     "created": last.get("created", 0),
                     "model": last.get("model", ""),
                     "choices": [],
