@@ -18,11 +18,12 @@ help: ## list the targets
 
 $(VENV)/.runtime: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install -y python3-venv" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { echo "Setting up $(VENV) with $(PYTHON) ..." >&2; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.runtime
+	@echo "Installing what tests and checks need ..." >&2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
 	@touch $@
 
@@ -49,8 +50,10 @@ STAGE = $(abspath $(DESTDIR))$(PREFIX)
 
 install: ## put program, units and a first config.toml under DESTDIR: PREFIX, UNITDIR, CONFDIR (EXTRAS=redis for workers)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install -y python3-venv" >&2; exit 1; }
+	@rm -rf build
 	@$(PYTHON) -m venv "$(STAGE)"
 	@"$(STAGE)/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade $(PIPFLAGS) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@rm -rf build
 	@# Scripts name the place where they will be, not the stage that they were made in.
 	@grep -rlIF "$(STAGE)" "$(STAGE)/bin" "$(STAGE)/pyvenv.cfg" | xargs -r sed -i 's#$(STAGE)#$(PREFIX)#g'
 	@install -d "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(CONFDIR)"

@@ -68,6 +68,8 @@ class OpenAIBridge:
         self.operation = operation
         self._request = chat_request.parse(body, messages=operation == "chat")
         self.model = self._request.model or None
+        if operation == "embeddings":
+            self._request.stream = False  # there is nothing to stream; the field is the provider's to judge
         self.stream = self._request.stream
         if stream_default and bytes(self._request.fields.get("stream", b"null")) == b"null":
             self.stream = True

@@ -33,7 +33,7 @@ _QUOTED = 40  # words
 
 _GREETING = (
     "This is the demo provider of AI Proxy, a gateway that streams the answers of language-model providers to your"
-    " tools. It is a small program and not a language model, so it cannot answer, only quote you: {quote}"
+    " tools. It is a small program and not a language model, so it cannot answer, only quote you: {quote}."
     " When streamed, every word leaves in a frame of its own and is passed on the moment it is complete, as a real"
     " provider's would be. For real answers, give the gateway a provider's key (config.toml lists the providers)"
     " and ask for one of that provider's models."

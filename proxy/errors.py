@@ -64,6 +64,8 @@ class GatewayError(Exception):
         self.param = param
         self.code = code
         self.headers = headers or {}
+        #: What the log may say: our own words, never a client's or a provider's.
+        self.reason = ""
         if status is not None:
             self.status = status
 
@@ -128,6 +130,7 @@ class RateLimited(GatewayError):
     def __init__(self, message: str, *, retry_after: float, headers: dict[str, str] | None = None) -> None:
         told = {"Retry-After": str(max(1, ceil(retry_after))), **(headers or {})}
         super().__init__(message, code="rate_limit_exceeded", headers=told)
+        self.reason = message
 
 
 class InternalError(GatewayError):
@@ -149,6 +152,7 @@ class UpstreamError(GatewayError):
 
     def __init__(self, message: str, *, status: int | None = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, code="upstream_error", status=status, headers=headers)
+        self.reason = message
 
 
 class UpstreamRefused(UpstreamError):
@@ -178,6 +182,7 @@ class UpstreamRefused(UpstreamError):
     ) -> None:
         super().__init__(message, status=status, headers=headers)
         self.kind = self.KEPT[status]
+        self.reason = f"the provider answered {status}"
         self.type = type
         self.param = param
         self.code = code
@@ -193,6 +198,7 @@ class Overloaded(GatewayError):
     def __init__(self, message: str, *, retry_after: float = 1, headers: dict[str, str] | None = None) -> None:
         told = {"Retry-After": str(max(1, ceil(retry_after))), **(headers or {})}
         super().__init__(message, code="overloaded", headers=told)
+        self.reason = message
 
 
 class TimedOut(GatewayError):
@@ -204,4 +210,5 @@ class TimedOut(GatewayError):
 
     def __init__(self, clock: str, seconds: float, what: str) -> None:
         super().__init__(f"{what} for {seconds:g} s (timeouts.{clock})", code="timeout")
+        self.reason = self.message
         self.clock = clock

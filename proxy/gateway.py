@@ -110,7 +110,7 @@ class Gateway:
         """Serve every request that begins from now on by ``settings``; running ones keep theirs."""
         self.access_log.follow(settings.log)
         self.plan = draw_up(settings, self._demo_place)
-        if self._demo is None and _wants_demo(settings):
+        if self._demo is None and self._starting is None and _wants_demo(settings):
             self._starting = asyncio.ensure_future(self._start_demo(settings))
 
     # Beginning and ending of requests...

@@ -194,7 +194,7 @@ class Attempt:
         if isinstance(relay.error, ClientStalled):
             record.outcome = "client_stalled"
         elif relay.error is not None:
-            record.outcome, record.error = "failed", relay.error.kind
+            record.outcome, record.error, record.reason = "failed", relay.error.kind, relay.error.reason
         else:
             record.usage = self._usage_of_whole()
         return response
@@ -242,6 +242,7 @@ class Attempt:
             max_whole=_WHOLE * max_frame,
             chunks=bridge.chunks,
             began=self._record.began,
+            request_id=self._record.request_id,
         )
 
 

@@ -95,7 +95,9 @@ def refused(status: int, refusal: Refusal, scrub: Scrub, headers: dict[str, str]
         )
     if 300 <= status < 400:
         return UpstreamError(f"the provider answered {status}; redirects are not followed")
-    return UpstreamError(f"the provider failed{named}" + (f": {message}" if message else ""))
+    failed = UpstreamError(f"the provider failed{named}" + (f": {message}" if message else ""))
+    failed.reason = f"the provider failed{named}"
+    return failed
 
 
 def _word(value: object) -> str | None:

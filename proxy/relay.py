@@ -8,10 +8,11 @@ transport is full, upstream is not read.  All clocks are looked at from one whee
 from __future__ import annotations
 
 import asyncio
+import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from proxy.errors import GatewayError, TimedOut, UpstreamError
+from proxy.errors import GatewayError, InternalError, TimedOut, UpstreamError
 from proxy.observe.record import Gaps
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from proxy.upstream import Call, Head
     from proxy.upstream.connection import Stale
     from proxy.wheel import Wheel
+
+
+log = logging.getLogger(__name__)
+
+#: What may stand before an answer and means nothing: blank lines, a BOM.
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+#: Bytes that may wait for the client's side to open before upstream is stopped.
+_HELD = 256 * 1024
 
 
 class Ready(Enum):
@@ -62,6 +71,7 @@ class Relay:
         max_whole: int,
         chunks: Callable[[bytes], Iterable[bytes]] | None = None,
         began: float,
+        request_id: str,
     ) -> None:
         """``pipe`` is None where a whole answer was asked for; ``chunks`` says one as a stream.
 
@@ -85,10 +95,12 @@ class Relay:
         self._max_whole = max_whole
         self._chunks = chunks
         self._began = began
+        self._request_id = request_id
         self._mode = _Mode.HEAD
         self._outlet: Outlet | None = None
         self._muted = False  # the client has left, but upstream may finish
         self._held: list[bytes] = []  # for the client, until the outlet is open
+        self._held_bytes = 0
         self._body: list[bytes] = []  # of a whole answer
         self._size = 0
         self._body_began = False
@@ -139,6 +151,8 @@ class Relay:
             outlet.finish()  # does nothing where the opening write was the last one
         else:
             outlet.on_writable(self._writable)
+            if self._full and not outlet.full:
+                self._writable()
             self._watch_client(outlet)
 
     def mute(self) -> None:
@@ -181,30 +195,40 @@ class Relay:
     def data_came(self, chunk: bytes) -> None:
         now = self._last_byte = self._time()
         self._body_began = True
-        if self._mode is _Mode.STREAM:
-            self._stream(chunk, now)
-        elif self._mode is _Mode.WHOLE:
-            self._collect(chunk, now)
-        else:
-            self._sniff(chunk, now)
+        try:
+            if self._mode is _Mode.STREAM:
+                self._stream(chunk, now)
+            elif self._mode is _Mode.WHOLE:
+                self._collect(chunk, now)
+            else:
+                self._sniff(chunk, now)
+        except Exception:
+            self._stumble()
 
     def ended(self, error: GatewayError | Stale | None) -> None:
         if self.done.done():
             return
-        if error is not None and not isinstance(error, GatewayError):  # stale
-            if not self.ready.done():
-                self.ready.set_exception(error)
-            self._over()
-            return
-        if self._mode is _Mode.WHOLE:
-            self._end_whole(error)
-        elif self._pipe is not None and self._mode is not _Mode.HEAD:
-            self._end_stream(error)
-        else:
-            self.fail(error or UpstreamError("the provider closed the connection without an answer"))
+        try:
+            if error is not None and not isinstance(error, GatewayError):  # stale
+                if not self.ready.done():
+                    self.ready.set_exception(error)
+                self._over()
+            elif self._mode is _Mode.WHOLE:
+                self._end_whole(error)
+            elif self._pipe is not None and self._mode is not _Mode.HEAD:
+                self._end_stream(error)
+            else:
+                self.fail(error or UpstreamError("the provider closed the connection without an answer"))
+        except Exception:
+            self._stumble()
+
+    def _stumble(self) -> None:
+        """A mistake of ours, not upstream's, and no reason to leave the client without a word."""
+        log.exception("request %s failed inside its answer", self._request_id)
+        self.fail(InternalError(self._request_id))
 
     def _sniff(self, chunk: bytes, now: float) -> None:
-        start = chunk.lstrip(b"\xef\xbb\xbf \t\r\n")
+        start = chunk.lstrip(_BLANK)
         if not start:
             return  # blank lines mean nothing, in JSON as in a stream
         # Content types lie: bare JSON comes as an event stream, streams come as text/plain.
@@ -235,7 +259,7 @@ class Relay:
 
     def _collect(self, chunk: bytes, now: float) -> None:
         if not self._body:
-            chunk = chunk.lstrip()  # blank lines are DeepSeek's sign of life
+            chunk = chunk.lstrip(_BLANK)  # blank lines are DeepSeek's sign of life
             if not chunk:
                 return
         self._last_progress = now
@@ -278,9 +302,12 @@ class Relay:
             return
         if self._outlet is None:
             self._held.append(out)
+            self._held_bytes += len(out)
             if not self.ready.done():
                 self.first_frame_at = self._time()
                 self.ready.set_result(Ready.STREAM)
+            if self._held_bytes > _HELD:
+                self._stop_upstream()
             return
         if not self.first_frame_at:
             self.first_frame_at = self._time()
@@ -289,7 +316,11 @@ class Relay:
         self._watch_client(self._outlet)
 
     def _watch_client(self, outlet: Outlet) -> None:
-        if outlet.full and not self._full:
+        if outlet.full:
+            self._stop_upstream()
+
+    def _stop_upstream(self) -> None:
+        if not self._full:
             self._full = True
             if self.call is not None:
                 self.call.pause()

@@ -118,7 +118,7 @@ def _take(fields: dict[str, msgspec.Raw], name: str, type: type[T], what: str) -
 
 def _turn(turn: dict[str, Any], position: int) -> Turn:
     place, role, content = f"messages[{position}]", turn.get("role"), turn.get("content")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(ROLES)
         raise InvalidRequest(f"`{place}.role` must be one of {known}", param=f"{place}.role")
     if isinstance(content, str):

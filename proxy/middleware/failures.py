@@ -51,7 +51,8 @@ def failures() -> Middleware:
 
 def respond(request: web.Request, error: GatewayError) -> web.Response:
     """Tell a fault as a whole answer."""
-    request[RECORD].error = error.kind
+    record = request[RECORD]
+    record.error, record.reason = error.kind, error.reason
     response = web.Response(
         body=form_of(request).body(error), status=error.status, headers=error.headers, content_type="application/json"
     )

@@ -84,7 +84,7 @@ class AccessLog:
         self._write = write or _to_stderr
         self._lines: list[bytes] = []
         self._handle: asyncio.TimerHandle | None = None
-
+        self._clock = _Clock()
         self.follow(log)
 
     def follow(self, log: Log) -> None:
@@ -98,7 +98,7 @@ class AccessLog:
             return
         read, written, source = record.tokens
         line = {
-            "time": _iso(time.time()),
+            "time": self._clock(time.time()),
             "level": "info",
             "message": "request",
             "request_id": record.request_id,
@@ -120,6 +120,8 @@ class AccessLog:
         }
         if record.error:
             line["error"] = record.error
+            if record.reason:
+                line["reason"] = record.reason
         self._lines.append(orjson.dumps(line) if self._json else _text(line))
         if self._handle is None:
             self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)
@@ -148,7 +150,22 @@ def _text(line: dict[str, Any]) -> bytes:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+    return int(seconds * 10_000) / 10
+
+
+class _Clock:
+    """Writes the time; the part before the milliseconds is the same for a thousand of them."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def __call__(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            self._second = second
+            self._prefix = _iso(second)[:-4]
+        return f"{self._prefix}{int((moment - second) * 1000):03d}Z"
 
 
 def _iso(moment: float) -> str:

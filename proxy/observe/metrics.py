@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from proxy.observe.record import GAP_BOUNDS
@@ -25,6 +25,7 @@ class Metrics:
     """Everything that is counted; one of it lives as long as the process."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each counter, which nobody reads
         self._registry = registry = CollectorRegistry()
         deployment = ("model", "provider")
         self._requests = Counter(

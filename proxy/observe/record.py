@@ -51,6 +51,8 @@ class Record:
     streamed: bool = False
     outcome: str = ""
     error: str = ""
+    #: Why, in our own words.
+    reason: str = ""
     body_at: float = 0.0
     sent_at: float = 0.0
     first_frame_at: float = 0.0

@@ -89,7 +89,8 @@ class Upstream:
         except TimeoutError:
             raise TimedOut("connect", patience, "no connection to the provider") from None
         except ssl.SSLCertVerificationError as exc:
-            raise UpstreamError(f"the provider's certificate is not trusted: {exc.verify_message}") from None
+            why = exc.verify_message.partition(",")[0]  # after a comma comes the provider's name
+            raise UpstreamError(f"the provider's certificate is not trusted: {why}") from None
         except ssl.SSLError as exc:
             raise UpstreamError(f"TLS with the provider failed: {exc.reason or 'handshake'}") from None
         except OSError as exc:

@@ -79,7 +79,7 @@ class OpenAI(Speaker):
         return frame.done
 
     def fault(self, frame: Frame) -> Fault | None:
-        return None if frame.done or "error" not in frame.json else self.error(frame.json)
+        return None if frame.done or not frame.json.get("error") else self.error(frame.json)
 
     def error(self, body: Any) -> Fault:
         return Fault(body["error"]["code"], body["error"]["message"])

@@ -161,6 +161,14 @@ async def test_embeddings_and_completions_are_passed_on_as_they_are(upstream, ga
     assert (call.path, call.body) == ("/v1/embeddings", body)
 
 
+async def test_embeddings_are_never_a_stream(upstream, gateway):
+    body = {"model": "m", "input": "Hi", "stream": True}
+    answer = await (await gateway()).request("POST", "/v1/embeddings", json=body)
+    assert (answer.status, answer.header("content-type")) == (200, "application/json")
+    assert (await answer.json())["data"][0]["embedding"] == [0.25, -0.5]
+    assert (await upstream.arrived()).asked == body
+
+
 async def test_a_provider_without_an_operation_is_not_asked_for_it(upstream, gateway):
     gw = await gateway(
         providers=[{"name": "deep", "kind": "deepseek", "base_url": upstream.url, "api_key": "sk-deepseek-secret"}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from proxy.errors import GatewayError, Kind, UpstreamRefused
+from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import encode
 
 TYPE: dict[Kind, str] = {
@@ -39,11 +40,11 @@ STATUS: dict[str, int] = {
 
 def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a whole error answer."""
-    theirs = error.type if isinstance(error, UpstreamRefused) and error.type in _KNOWN else None
+    word = error.type if isinstance(error, UpstreamRefused) and error.type in _KNOWN else None
     return orjson.dumps(
         {
             "type": "error",
-            "error": {"type": theirs or TYPE[error.kind], "message": error.message},
+            "error": {"type": word or TYPE[error.kind], "message": error.message},
             "request_id": request_id or None,
         }
     )
@@ -52,3 +53,9 @@ def body(error: GatewayError, request_id: str = "") -> bytes:
 def frame(error: GatewayError, request_id: str = "") -> bytes:
     """Render the frame that tells a fault inside a stream; clients raise on its event name."""
     return encode(body(error, request_id), "error")
+
+
+def theirs(body: object, scrub: Scrub) -> GatewayError:
+    """Read what a provider says went wrong beside a 200; ``body`` is decoded, or raw bytes."""
+    refusal = read_refusal(body)
+    return refused(refusal.status or STATUS.get(refusal.type or "", 0), refusal, scrub)

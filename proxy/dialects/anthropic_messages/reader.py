@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.dialects.anthropic_messages.errors import STATUS
+from proxy.dialects.anthropic_messages.errors import theirs
 from proxy.dialects.anthropic_messages.words import STOP, merge_counts, usage_of
 from proxy.errors import UpstreamError
 from proxy.events import (
@@ -24,14 +24,13 @@ from proxy.events import (
     MessageStarted,
     Stop,
 )
-from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.errors import GatewayError
     from proxy.events import Event, Usage
+    from proxy.refusals import Scrub
     from proxy.sse import Frame
 
 #: Delta → where its text is, and the kind of block that it belongs to.
@@ -81,7 +80,7 @@ class Reader:
             data = orjson.loads(frame.data)
         except orjson.JSONDecodeError:
             if frame.event == "error":
-                raise self._refused(frame.data) from None
+                raise theirs(frame.data, self._scrub) from None
             if frame.data.startswith(DONE):  # gateways that speak this dialect add one
                 if self.finished:
                     yield from self.end()
@@ -104,7 +103,7 @@ class Reader:
         elif kind == "message_stop":
             yield from self.end()
         elif kind == "error" or data.get("error"):
-            raise self._refused(data)
+            raise theirs(data, self._scrub)
 
     def message(self, message: dict[str, Any]) -> Iterator[Event]:
         """Read a whole message: each block comes complete at its start."""
@@ -122,10 +121,6 @@ class Reader:
         yield from self._close()
         stop = Stop.TOOL_CALLS if self._called and self._stop is Stop.END else self._stop
         yield MessageEnded(stop, self.usage, self._sequence)
-
-    def _refused(self, body: object) -> GatewayError:
-        refusal = read_refusal(body)
-        return refused(refusal.status or STATUS.get(refusal.type or "", 0), refusal, self._scrub)
 
     def _start(self, message: object) -> Iterator[Event]:
         if self._started:
@@ -223,8 +218,7 @@ def read_whole(body: bytes, scrub: Scrub) -> Iterator[Event]:
     if not isinstance(answer, dict):
         raise UpstreamError("the provider's answer is not a JSON object")
     if answer.get("type") == "error" or answer.get("error"):
-        refusal = read_refusal(answer)
-        raise refused(refusal.status or STATUS.get(refusal.type or "", 0), refusal, scrub)
+        raise theirs(answer, scrub)
     if not isinstance(answer.get("content"), list):
         raise UpstreamError("the provider's answer has no `content`")
     yield from Reader(scrub).message(answer)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.dialects.anthropic_messages.errors import STATUS
+from proxy.dialects.anthropic_messages.errors import theirs
 from proxy.dialects.anthropic_messages.words import merge_counts, usage_of
-from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import DONE, encode
 
 if TYPE_CHECKING:
     from proxy.errors import GatewayError
     from proxy.events import Usage
+    from proxy.refusals import Scrub
     from proxy.sse import Frame
 
 END_MARK = encode(b'{"type":"message_stop"}', "message_stop")
@@ -73,7 +73,7 @@ class Tap:
                 self.finished = self.finished or (isinstance(delta, dict) and bool(delta.get("stop_reason")))
             case "message_stop":
                 self.done = True
-            case "error":
+            case kind if kind == "error" or data.get("error"):
                 return self._refused(data)
         return raw
 
@@ -88,6 +88,5 @@ class Tap:
         return usage_of(self._counts) if self._counts else None
 
     def _refused(self, body: object) -> bytes:
-        refusal = read_refusal(body)
-        self.error = refused(refusal.status or STATUS.get(refusal.type or "", 0), refusal, self._scrub)
+        self.error = theirs(body, self._scrub)
         return b""

@@ -55,7 +55,8 @@ class Writer:
         self._estimate = estimate
         self._started = False
         self._head = b""  # of a delta frame of the open block, up to its text; b"" where it takes none
-        self._tool = False  # the open block is a call that has no arguments yet
+        self._thinking = False  # the open block holds thoughts
+        self._bare = False  # the open block is a call that has no arguments yet
         self._refused = False
         self._letters = 0  # said so far
 
@@ -70,7 +71,7 @@ class Writer:
             case BlockDelta():
                 if not self._head or not event.text:
                     return b""
-                self._tool = False
+                self._bare = False
                 self._letters += len(event.text)
                 return b"%b%b}}\n\n" % (self._head, orjson.dumps(event.text))
             case BlockOpened():
@@ -78,7 +79,7 @@ class Writer:
             case BlockClosed():
                 return self._close(event.index)
             case BlockSigned():
-                if not self._head.endswith(b'"thinking":'):  # Gemini signs text and calls, too
+                if not self._thinking:  # Gemini signs text and calls, too
                     return b""
                 return _delta(event.index, {"type": "signature_delta", "signature": event.signature})
             case Cited():
@@ -103,7 +104,8 @@ class Writer:
 
     def _open(self, event: BlockOpened) -> bytes:
         kind, field = DELTA[event.block]
-        self._tool = event.block is Block.TOOL_CALL
+        self._thinking = event.block is Block.THINKING
+        self._bare = event.block is Block.TOOL_CALL
         self._refused = self._refused or event.block is Block.REFUSAL
         self._head = b""
         if not event.redacted:
@@ -114,8 +116,8 @@ class Writer:
 
     def _close(self, index: int) -> bytes:
         # Anthropic itself sends "" for a call without arguments, which clients that parse at once trip over.
-        out = b"%b%b}}\n\n" % (self._head, b'"{}"') if self._tool else b""
-        self._tool = False
+        out = b"%b%b}}\n\n" % (self._head, b'"{}"') if self._bare else b""
+        self._bare = False
         self._head = b""
         return out + _frame("content_block_stop", index=index)
 

@@ -147,7 +147,7 @@ def _joined(parts: list[Part]) -> list[Part]:
 def _said(response: dict[str, Any], place: str) -> tuple[str, bool]:
     """Unwrap a result: text under one of the usual keys is the result itself."""
     match response:
-        case {"output": str(text)} | {"result": str(text)} | {"content": str(text)} if len(response) == 1:
+        case {"output": str(text)} | {"result": str(text)} if len(response) == 1:
             return text, False
         case {"error": str(text)} if len(response) == 1:
             return text, True

@@ -41,7 +41,11 @@ def _decoded(body: bytes) -> Any:
     if not body.strip():
         raise InvalidRequest("the body is empty")
     try:
+        if not body.isascii():
+            body.decode()
         return orjson.loads(body)
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from None
     except orjson.JSONDecodeError as exc:
         if "recursion" in str(exc).lower():
             raise InvalidRequest("the body is nested too deeply") from None

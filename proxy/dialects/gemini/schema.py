@@ -9,15 +9,12 @@ from typing import Any
 
 from proxy.dialects.gemini.fields import snake
 
-_NAMES = {
-    snake(name): name
-    for name in "anyOf minItems maxItems minLength maxLength minProperties maxProperties prefixItems "
-    "additionalProperties propertyOrdering".split()
-}
 _ONE = frozenset({"items", "additionalProperties", "not"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 _SIZES = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
+#: Keywords are written like this, too.
+_NAMES = {snake(name): name for name in (*_ONE, *_LISTS, *_SIZES, "propertyOrdering")}
 
 
 def from_openapi(schema: Any) -> Any:
@@ -28,7 +25,7 @@ def from_openapi(schema: Any) -> Any:
     for key, value in schema.items():
         name = _NAMES.get(key, key)
         if name in _MAPS and isinstance(value, dict):
-            out[name] = {property: from_openapi(inner) for property, inner in value.items()}
+            out[name] = {key: from_openapi(inner) for key, inner in value.items()}
         elif name in _LISTS and isinstance(value, list):
             out[name] = [from_openapi(inner) for inner in value]
         elif name in _ONE:
@@ -36,8 +33,8 @@ def from_openapi(schema: Any) -> Any:
         elif name in _SIZES and isinstance(value, str) and value.isdigit():
             out[name] = int(value)
         elif name == "type":
-            if (type := _type(value)) is not None:
-                out[name] = type
+            if (kind := _type(value)) is not None:
+                out[name] = kind
         elif name not in ("nullable", "propertyOrdering") and value is not None:
             out[name] = value
     if out.get("format") == "enum":  # says no more than `enum` itself

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dialects.openai_chat.request import ChatRequest, parse, render, split
+from proxy.dialects.openai_chat.request import parse, render, split
 from proxy.errors import InvalidRequest
 from tests.dialects.openai_chat import dumps
 from tests.properties import json, thorough
@@ -146,8 +145,7 @@ def test_any_body_is_taken_or_refused(raw):
     try:
         split(raw)
         request = parse(raw)
-    except InvalidRequest as exc:
-        assert exc.message
+    except InvalidRequest:
         return
     render(request, model="x", stream=True, ask_usage=True, roles={"user": "u"})
 
@@ -166,10 +164,13 @@ def test_any_body_is_taken_or_refused(raw):
     )
 )
 def test_any_fields_are_taken_or_refused(fields):
+    refused = None
     try:
         request = parse(jsonlib.dumps(fields).encode())
     except InvalidRequest as exc:
-        assert exc.param in fields or exc.param.startswith("messages")
+        refused = exc
+    if refused:
+        assert refused.param in fields or refused.param.startswith("messages")
         return
     out = jsonlib.loads(render(request, model="x", stream=True, ask_usage=True))
     assert (out["model"], out["stream"], out["stream_options"]["include_usage"]) == ("x", True, True)
@@ -216,6 +217,9 @@ def test_only_top_level_values_are_replaced(raw):
     assert set(after) == {*before, "stream", "stream_options"}
 
 
+ASK, USAGE = {"ask_usage": True}, {"include_usage": True}
+
+
 @pytest.mark.parametrize(
     ("fields", "changes", "expected"),
     [
@@ -225,15 +229,27 @@ def test_only_top_level_values_are_replaced(raw):
         pytest.param({"stream": None}, {"stream": True}, {"stream": True}, id="stream-where-it-was-null"),
         pytest.param({"stream": None}, {"stream": False}, {"stream": None}, id="null-is-false"),
         pytest.param({}, {"stream": True}, {"stream": True}, id="stream"),
-        pytest.param({"stream": True}, {"ask_usage": True}, {"stream": True, "stream_options": {"include_usage": True}}, id="usage"),
-        pytest.param({"stream": True, "stream_options": {"include_usage": False, "x": 10**30}}, {"ask_usage": True}, {"stream": True, "stream_options": {"include_usage": True, "x": 10**30}}, id="usage-beside-other-options"),
-        pytest.param({"stream": True, "stream_options": None}, {"ask_usage": True}, {"stream": True, "stream_options": {"include_usage": True}}, id="usage-where-options-were-null"),
-        pytest.param({}, {"ask_usage": True}, {}, id="no-usage-without-a-stream"),
+        pytest.param({"stream": True}, ASK, {"stream": True, "stream_options": USAGE}, id="usage"),
+        pytest.param(
+            {"stream": True, "stream_options": {"include_usage": False, "x": 10**30}},
+            ASK,
+            {"stream": True, "stream_options": {**USAGE, "x": 10**30}},
+            id="usage-beside-other-options",
+        ),
+        pytest.param(
+            {"stream": True, "stream_options": None},
+            ASK,
+            {"stream": True, "stream_options": USAGE},
+            id="usage-where-options-were-null",
+        ),
+        pytest.param({}, ASK, {}, id="no-usage-without-a-stream"),
         pytest.param({"stream": True}, {"ask_usage": False}, {"stream": True}, id="no-usage-where-it-is-refused"),
         pytest.param({"x": 1, "y": 2}, {"drop": ("x", "z")}, {"y": 2}, id="dropped"),
-        pytest.param({"stream": True}, {"ask_usage": True, "drop": ("stream_options",)}, {"stream": True}, id="dropped-although-ours"),
+        pytest.param(
+            {"stream": True}, {**ASK, "drop": ("stream_options",)}, {"stream": True}, id="dropped-although-ours"
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_must_change_changes(fields, changes, expected):
     out = jsonlib.loads(rendered(body(**fields), **changes))
     assert out == {"model": "m", "messages": MESSAGES, **expected}
@@ -257,8 +273,3 @@ def test_of_repeated_names_the_last_counts():
     assert (request.model, request.stream) == ("b", True)
     out = render(request, model="c", stream=True)
     assert out.count(b'"model"') == out.count(b'"stream"') == 1
-
-
-def test_a_request_is_cheap_to_keep():
-    assert set(ChatRequest.__slots__) >= {"body", "fields"}
-    assert isinstance(parse(body()).fields["model"], msgspec.Raw)

