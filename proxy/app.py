@@ -14,7 +14,7 @@ from proxy.middleware import cors
 from proxy.middleware.access_log import access_log
 from proxy.middleware.auth import auth
 from proxy.middleware.body import body
-from proxy.middleware.failures import OPENAI, SIMPLE, failures
+from proxy.middleware.failures import ANTHROPIC, GEMINI, OPENAI, RESPONSES, SIMPLE, failures
 from proxy.middleware.limits import limits
 from proxy.middleware.request_id import add_headers, request_id
 
@@ -59,6 +59,32 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler, Endpoint], ...] = (
         tuple(f"{v}/embeddings" for v in _V1),
         handlers.embeddings,
         Endpoint("embeddings", OPENAI, exchange=True),
+    ),
+    (
+        "POST",
+        tuple(f"{v}/responses" for v in _V1),
+        handlers.responses,
+        Endpoint("responses", RESPONSES, exchange=True),
+    ),
+    (
+        "POST",
+        tuple(f"{v}/messages" for v in _V1),
+        handlers.messages,
+        Endpoint("messages", ANTHROPIC, exchange=True),
+    ),
+    (
+        "POST",
+        tuple(f"{v}/messages/count_tokens" for v in _V1),
+        handlers.count_messages,
+        Endpoint("count_tokens", ANTHROPIC, exchange=True),
+    ),
+    ("GET", ("/v1beta/models",), models.gemini_models, Endpoint("gemini_models", GEMINI)),
+    ("GET", ("/v1beta/models/{id:.+}",), models.gemini_model, Endpoint("gemini_model", GEMINI)),
+    (
+        "POST",
+        tuple(f"{v}/models/{{call:.+:[A-Za-z]+}}" for v in ("/v1beta", *_V1)),
+        handlers.gemini,
+        Endpoint("gemini", GEMINI, exchange=True),
     ),
 )
 

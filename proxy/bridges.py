@@ -1,48 +1,61 @@
 """What joins a client's dialect with a provider's for one exchange.
 
-A bridge is made from the client's body; it writes the provider's body, makes the pipe for a
-stream and renders a whole answer.  The exchange around it is the same for all.
+A bridge is made from the client's body, as far as it must be read to find a deployment; `meet` then
+says how that deployment is asked: in the client's own dialect, where bytes pass as they are, or
+across the waist.  The exchange around it is the same for all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
-from proxy.dialects import simple_chat
+import msgspec
+
 from proxy.dialects.openai_chat import request as chat_request
 from proxy.dialects.openai_chat import whole as chat_whole
-from proxy.dialects.openai_chat.reader import ChatReader
+from proxy.dialects.openai_chat.reader import usage_of
 from proxy.dialects.openai_chat.tap import ChatTap
-from proxy.events import Answer
+from proxy.dialects.openai_chat.writer import ChatWriter
+from proxy.errors import InvalidRequest, UpstreamError
 from proxy.pipes import Passthrough, Pipe, Translation
-from proxy.sse import comment, encode
+from proxy.registry import client_side, fold, provider_side, tap
+from proxy.requests import Request
+from proxy.sse import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proxy.errors import GatewayError
+    from proxy.events import Event, Usage
+    from proxy.pipes import Reader
     from proxy.refusals import Scrub
+    from proxy.registry import ClientSide
     from proxy.routing.table import Target
 
     Fail = Callable[[GatewayError], bytes]
 
-COMMENT = comment(b"keep-alive")
-#: For clients that parse every line as JSON: a chunk that says nothing.
-EMPTY_CHUNK = encode(
-    b'{"id":"keep-alive","object":"chat.completion.chunk","created":0,"model":"",'
-    b'"choices":[{"index":0,"delta":{},"finish_reason":null}]}'
-)
 
-
-class Bridge(Protocol):
-    """One exchange between two dialects.
-
-    ``operation`` is what the provider is asked to do, ``model`` what the client asked for.
-    """
+class Asked(Protocol):
+    """What a client asked for, read as far as routing needs it; ``operation`` is what kind of thing it is."""
 
     operation: str
     model: str | None
     stream: bool
+
+    def meet(self, target: Target) -> Bridge:
+        """Say how this deployment is to be asked.  Raises ``InvalidRequest`` where it cannot be."""
+
+
+class Bridge(Protocol):
+    """One exchange between two dialects; ``dialect`` is what the provider is spoken to in."""
+
+    dialect: str
+    stream: bool
+    #: Of a stream to the client, where it is not an event stream.
+    media_type: str
+    #: Fields of the client's body that the provider will not hear of.
+    dropped: tuple[str, ...]
 
     def body(self, upstream: str, target: Target) -> bytes:
         """Write the provider's body; ``upstream`` is its name for the model."""
@@ -50,22 +63,46 @@ class Bridge(Protocol):
     def pipe(self, model: str, max_frame: int) -> Pipe:
         """Make the pipe for a stream; ``model`` is the name that the client is told."""
 
-    def chunks(self, body: bytes) -> Iterator[bytes]:
+    def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
         """Say a provider's whole answer as the stream that was asked for.  Raises ``GatewayError``."""
 
-    def whole(self, body: bytes, model: str) -> tuple[bytes, dict[str, Any] | None]:
+    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
         """Render a provider's whole answer; also its usage.  Raises ``GatewayError``."""
 
     def keepalive(self, mode: str) -> bytes:
         """What is sent between frames so that nobody on the way gives up; b"" for nothing."""
 
 
+#: How a body begins that is a stream.
+_STREAM = (b"data:", b"event:", b":")
+_NOTHING = Request(None, ())
+
+
+def stream_events(reader: Reader, body: bytes) -> Iterator[Event]:
+    """Read a stream that has come whole.  Raises ``GatewayError``; ``UpstreamError`` where it has no end."""
+    decoder = Decoder(len(body) + 1)
+    for frame in (*decoder.feed(body), decoder.end()):
+        if frame is not None and frame.data:
+            yield from reader.read(frame)
+    if not reader.done:
+        if not reader.finished:
+            raise UpstreamError("the provider's answer has no end")
+        yield from reader.end()
+
+
+# The same dialect on both sides...
+
+
 class OpenAIBridge:
-    """The same dialect on both sides: chat completions, completions, embeddings."""
+    """Chat completions, completions and embeddings for a provider that speaks them."""
+
+    media_type = ""
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, body: bytes, operation: str, scrub: Scrub, fail: Fail, *, stream_default: bool = False) -> None:
         """``stream_default`` says what is meant where `stream` is not given."""
         self.operation = operation
+        self.dialect = "openai_chat" if operation == "chat" else operation
         self._request = chat_request.parse(body, messages=operation == "chat")
         self.model = self._request.model or None
         if operation == "embeddings":
@@ -76,71 +113,240 @@ class OpenAIBridge:
         self._scrub = scrub
         self._fail = fail
 
+    def meet(self, target: Target) -> Bridge:
+        if self.operation != "chat" or target.speaks("openai_chat"):
+            return self
+        from proxy.dialects.openai_chat.reading import read
+
+        request = replace(read(self._request.body), stream=self.stream)
+        return Crossing(client_side("openai_chat"), request, target, self._scrub, self._fail)
+
     def body(self, upstream: str, target: Target) -> bytes:
+        quirks = target.quirks
         return chat_request.render(
             self._request,
             model=upstream,
             stream=self.stream,
-            ask_usage=target.ask_usage and self.operation != "embeddings",
-            drop=target.drop,
-            roles=target.roles,
+            ask_usage=quirks.ask_usage and self.operation != "embeddings",
+            drop=quirks.drop,
+            roles=quirks.roles,
         )
 
     def pipe(self, model: str, max_frame: int) -> Pipe:
         request = self._request
-        tap = ChatTap(self._scrub, include_usage=request.include_usage, choices=request.choices)
-        return Passthrough(tap, self._fail, max_frame)
+        inner = ChatTap(self._scrub, include_usage=request.include_usage, choices=request.choices)
+        return Passthrough(inner, self._fail, max_frame)
 
-    def chunks(self, body: bytes) -> Iterator[bytes]:
+    def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
         answer = chat_whole.check(body, self._scrub)
         return chat_whole.as_stream(answer, include_usage=self._request.include_usage)
 
-    def whole(self, body: bytes, model: str) -> tuple[bytes, dict[str, Any] | None]:
+    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
+        if body.startswith(_STREAM):  # nobody asked for one
+            provider = provider_side("openai_chat")
+            folded = fold(stream_events(provider.reader(self._scrub, _NOTHING), body))
+            return client_side("openai_chat").whole(folded, model, _NOTHING), folded.usage
         answer = chat_whole.check(body, self._scrub, "data" if self.operation == "embeddings" else "choices")
         usage = answer.get("usage")
-        return body, usage if isinstance(usage, dict) else None
+        return body, usage_of(usage) if isinstance(usage, dict) else None
 
     def keepalive(self, mode: str) -> bytes:
-        return {"comment": COMMENT, "chunk": EMPTY_CHUNK}.get(mode, b"")
+        return ChatWriter.keepalive(mode)
 
 
-class SimpleBridge:
-    """`/api/chat` before a provider that speaks chat completions."""
+class _Same:
+    """Any other dialect for a provider that speaks it: the model's name changes, and nothing else."""
+
+    media_type = ""
+    dropped: tuple[str, ...] = ()
+
+    def __init__(self, asked: DialectAsked, scrub: Scrub, fail: Fail) -> None:
+        self.dialect = asked.dialect
+        self.stream = asked.stream
+        self._asked = asked
+        self._scrub = scrub
+        self._fail = fail
+
+    def body(self, upstream: str, target: Target) -> bytes:
+        fields = self._asked.fields
+        drop = target.quirks.drop
+        if "model" not in fields and self.dialect == "gemini":  # it stands in the path
+            if fields.keys().isdisjoint(drop):
+                return self._asked.body
+            return msgspec.json.encode({k: v for k, v in fields.items() if k not in drop})
+        if self._asked.model == upstream and fields.keys().isdisjoint(drop):
+            return self._asked.body
+        return msgspec.json.encode({k: v for k, v in {**fields, "model": upstream}.items() if k not in drop})
+
+    def pipe(self, model: str, max_frame: int) -> Pipe:
+        return Passthrough(tap(self.dialect, self._scrub), self._fail, max_frame)
+
+    def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
+        side, request = client_side(self.dialect), self._asked.request()
+        writer = side.writer(model, request, "")
+        events = provider_side(self.dialect).read_whole(body, self._scrub, request)
+        return (out for event in events if (out := writer.write(event)))
+
+    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
+        events = provider_side(self.dialect).read_whole(body, self._scrub, self._asked.request())
+        return body, fold(events).usage
+
+    def keepalive(self, mode: str) -> bytes:
+        return client_side(self.dialect).keepalive(mode)
+
+
+# Across the waist...
+
+
+class Crossing:
+    """A client and a provider that speak different dialects."""
+
+    def __init__(
+        self, side: ClientSide, request: Request, target: Target, scrub: Scrub, fail: Fail, request_id: str = ""
+    ) -> None:
+        self._side = side
+        self._provider = provider_side(target.dialects[0])
+        self._request = request
+        self._scrub = scrub
+        self._fail = fail
+        self._request_id = request_id
+        self.dialect = self._provider.name
+        self.stream = request.stream
+        self.media_type = side.media_type
+        self.dropped = (*request.dropped, *self._provider.unsaid(request))
+
+    def body(self, upstream: str, target: Target) -> bytes:
+        try:
+            return self._provider.write(self._request, upstream, target.quirks)
+        except RecursionError:
+            raise InvalidRequest("the body is nested too deeply") from None
+        except InvalidRequest as exc:
+            exc.message = f"{exc.message} (provider {target.provider})"
+            raise
+
+    def pipe(self, model: str, max_frame: int) -> Pipe:
+        writer = self._side.writer(model, self._request, self._request_id)
+        reader = self._provider.reader(self._scrub, self._request)
+        fail = self._fail if self._side.name == "openai_chat" else writer.fail
+        return Translation(reader, writer, fail, max_frame, self._provider.decoder(max_frame))
+
+    def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
+        writer = self._side.writer(model, self._request, self._request_id)
+        events = self._provider.read_whole(body, self._scrub, self._request)
+        return (out for event in events if (out := writer.write(event)))
+
+    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
+        if body.startswith(_STREAM):  # nobody asked for one
+            events = stream_events(self._provider.reader(self._scrub, self._request), body)
+        else:
+            events = self._provider.read_whole(body, self._scrub, self._request)
+        answer = fold(events)
+        if answer.stop is None:
+            raise UpstreamError("the provider's answer has no end")
+        return self._side.whole(answer, model, self._request), answer.usage
+
+    def keepalive(self, mode: str) -> bytes:
+        return self._side.keepalive(mode)
+
+
+class SimpleAsked:
+    """`/api/chat`: a dialect that no provider speaks."""
 
     operation = "chat"
 
     def __init__(self, body: bytes, scrub: Scrub, fail: Fail) -> None:
+        from proxy.dialects import simple_chat
+
         self._request = simple_chat.parse(chat_request.split(body))
         self.model = self._request.model
         self.stream = self._request.stream
         self._scrub = scrub
         self._fail = fail
-        self._told = ""
 
-    def body(self, upstream: str, target: Target) -> bytes:
-        return chat_request.write(
-            self._request, model=upstream, ask_usage=target.ask_usage, drop=target.drop, roles=target.roles
-        )
+    def meet(self, target: Target) -> Bridge:
+        return Crossing(client_side("simple_chat"), self._request, target, self._scrub, self._fail)
 
-    def pipe(self, model: str, max_frame: int) -> Pipe:
-        self._told = model
-        return Translation(ChatReader(self._scrub), simple_chat.SimpleWriter(model), self._fail, max_frame)
 
-    def chunks(self, body: bytes) -> Iterator[bytes]:
-        reader, writer = self._read(body), simple_chat.SimpleWriter(self._told)
-        return (out for event in reader if (out := writer.write(event)))
+class DialectAsked:
+    """Messages, Responses or Gemini: split at the top level, and read whole only where the dialects differ."""
 
-    def whole(self, body: bytes, model: str) -> tuple[bytes, dict[str, Any] | None]:
-        answer = Answer()
-        for event in self._read(body):
-            answer.add(event)
-        raw = chat_whole.check(body, self._scrub).get("usage")
-        return simple_chat.whole(answer.text, model, answer.usage), raw if isinstance(raw, dict) else None
+    operation = "chat"
+
+    def __init__(
+        self,
+        body: bytes,
+        dialect: str,
+        scrub: Scrub,
+        fail: Fail,
+        *,
+        request_id: str = "",
+        model: str | None = None,
+        stream: bool | None = None,
+        form: str = "",
+    ) -> None:
+        """``model`` and ``stream`` where the path says them; ``form`` is the client's variant of the dialect."""
+        self.body = body
+        self.dialect = dialect
+        self.fields = chat_request.split(body)
+        self.model = model or chat_request.model_of(self.fields) or None
+        self.stream = stream if stream is not None else chat_request.flag(self.fields, "stream")
+        self._form = form or dialect
+        self._scrub = scrub
+        self._fail = fail
+        self._request_id = request_id
+        self._read: Request | None = None
+
+    def meet(self, target: Target) -> Bridge:
+        if target.speaks(self.dialect) and self._form == self.dialect:
+            return _Same(self, self._scrub, self._fail)
+        side = client_side(self._form)
+        return Crossing(side, self.request(), target, self._scrub, self._fail, self._request_id)
+
+    def request(self) -> Request:
+        """The whole of it, in the waist's words.  Raises ``InvalidRequest`` naming the field to mend."""
+        if self._read is None:
+            self._read = self._in_full()
+        return self._read
+
+    def _in_full(self) -> Request:
+        match self.dialect:
+            case "anthropic_messages":
+                from proxy.dialects.anthropic_messages import request as messages
+
+                return messages.read(self.body)
+            case "openai_responses":
+                from proxy.dialects.openai_responses import request as responses
+
+                return responses.read(self.body)
+            case _:
+                from proxy.dialects.gemini import request as gemini
+
+                return gemini.read(self.body, model=self.model, stream=self.stream)
+
+
+class CountAsked:
+    """How many tokens a conversation has, asked of a provider that counts."""
+
+    operation = "count_tokens"
+    stream = False
+
+    def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
+        self.model = asked.model
+        self._asked = asked
+        self._scrub = scrub
+
+    def meet(self, target: Target) -> Bridge:
+        return _Counting(self._asked, self._scrub)
+
+
+class _Counting(_Same):
+    def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
+        super().__init__(asked, scrub, lambda error: b"")
+        self.dialect = "count_tokens"
+
+    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
+        chat_whole.check(body, self._scrub, "input_tokens", int)
+        return body, None
 
     def keepalive(self, mode: str) -> bytes:
-        return {"comment": COMMENT, "chunk": encode(b'{"delta":""}')}.get(mode, b"")
-
-    def _read(self, body: bytes) -> Iterator[Any]:
-        reader = ChatReader(self._scrub)
-        yield from reader.chunk(chat_whole.check(body, self._scrub))
-        yield from reader.end()
+        return b""

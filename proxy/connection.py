@@ -8,12 +8,13 @@ written straight to the transport, with no task woken between upstream's read an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -33,8 +34,8 @@ class Manners(Protocol):
     def patience(self) -> float:
         """Seconds that a client has to send a request head, or to read what it is sent."""
 
-    def answer_malformed(self, status: int) -> web.Response:
-        """Answer what is not HTTP."""
+    def answer_malformed(self, request: BaseRequest, status: int) -> web.Response:
+        """Answer what is not HTTP, and (``status`` 500) what failed outside of every middleware."""
 
 
 MANNERS: web.AppKey[Manners] = web.AppKey("manners", Manners)
@@ -47,13 +48,15 @@ _UNSENT = 128 * 1024
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_full_since", "_manners", "_unsent", "waiting_since", "writable")
+    __slots__ = ("_body", "_full_since", "_head", "_manners", "_unsent", "waiting_since", "writable")
 
     def __init__(self, server: Server, manners: Manners, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._manners = manners
         #: When the client began to owe us a request head; 0 if it does not.
         self.waiting_since = 0.0
+        self._head = 0  # bytes of a request head that is not all there yet
+        self._body: StreamReader | None = None  # of the latest request
         self._full_since = 0.0  # since when the client has taken nothing of a full buffer; 0 if there is none
         self._unsent = 0  # bytes in that buffer when it was last looked at
         #: Told when the transport's buffer has drained after it was full.
@@ -65,18 +68,27 @@ class Connection(RequestHandler):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             # Else the kernel takes megabytes for a client that does not read, before anybody here is told.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+            with contextlib.suppress(OSError):  # not every kernel knows it
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def data_received(self, data: bytes) -> None:
+        # A body's bytes are no head that dawdles, also while no handler is there to read them.
+        in_body = self._body is not None and not self._body.is_eof()
         super().data_received(data)
         if self._messages:
-            self._look_at_heads()
+            self._look_at_heads(self._head + len(data))
+            self._body = self._messages[-1][1]
         if self._request_in_progress or self._messages:
-            self.waiting_since = 0.0
-        elif data and not self.waiting_since:
-            self.waiting_since = self._loop.time()
+            self.waiting_since, self._head = 0.0, 0
+        elif data and not in_body:
+            self.waiting_since = self.waiting_since or self._loop.time()
+            self._head += len(data)
+            if self._head > self.max_field_size and self._waiter is not None:
+                self._messages.append(_fault("a head that is too large"))
+                if not self._waiter.done():
+                    self._waiter.set_result(None)
 
-    def _look_at_heads(self) -> None:
+    def _look_at_heads(self, received: int) -> None:
         messages = self._messages
         for at, (message, _) in enumerate(messages):
             if isinstance(message, _ErrInfo):
@@ -84,8 +96,10 @@ class Connection(RequestHandler):
                 continue
             if message.version not in _VERSIONS:
                 # The parser knows HTTP/0.9 and 2.0, and answers would claim to be that.
-                fault = BadStatusLine("an HTTP version that is not spoken here")
-                messages[at] = (_ErrInfo(status=400, exc=fault, message=fault.message), EMPTY_PAYLOAD)
+                messages[at] = _fault("an HTTP version that is not spoken here")
+            elif received > self.max_field_size and _size(message) > self.max_field_size:
+                # The parser's limit is for each header alone.
+                messages[at] = _fault("a head that is too large")
             elif hdrs.EXPECT in message.headers:
                 # aiohttp would ask for the body before anybody has looked at the head.  `raw_headers` still tell.
                 rest = CIMultiDict(message.headers)
@@ -116,9 +130,9 @@ class Connection(RequestHandler):
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what is not HTTP.  aiohttp's own way logs the offending bytes, which may be a key."""
+        response = self._manners.answer_malformed(request, status)
         if status >= 500:
-            log.error("a request failed outside of its middleware", exc_info=exc)
-        response = self._manners.answer_malformed(status)
+            log.error("request %s failed outside of its middleware", response.headers["x-request-id"], exc_info=exc)
         response.force_close()
         return response
 
@@ -138,6 +152,16 @@ class Connection(RequestHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say nothing: what goes wrong in a handler is logged by the middleware, without the bytes."""
+
+
+def _fault(what: str) -> tuple[_ErrInfo, StreamReader]:
+    """What the parser would have said."""
+    fault = BadHttpMessage(what)
+    return _ErrInfo(status=400, exc=fault, message=fault.message), EMPTY_PAYLOAD
+
+
+def _size(message: RawRequestMessage) -> int:
+    return len(message.path) + sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
 
 
 class Server(web.Server):
@@ -196,6 +220,7 @@ class Outlet:
 
     async def open(self, response: web.StreamResponse, first: bytes, *, last: bool = False) -> None:
         """Send the head and ``first``, which may be empty, or is the whole body if ``last``."""
+        response._send_headers_immediately = False  # they leave with what is written next
         self._writer = await response.prepare(self._request)
         if last:
             self._over = True

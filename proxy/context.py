@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
@@ -22,12 +22,18 @@ CALLER: web.RequestKey[Key] = web.RequestKey("caller", Key)
 BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 
 
+class Render(Protocol):
+    """Says a fault in a dialect's words."""
+
+    def __call__(self, error: GatewayError, request_id: str = "") -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How a dialect tells faults: as a whole answer, and inside a stream."""
 
-    body: Callable[[GatewayError], bytes]
-    frame: Callable[[GatewayError], bytes]
+    body: Render
+    frame: Render
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What an answer says, whatever the dialect: the waist of the hourglass.
 
 A stream is read into these events and written from them; a whole answer is their fold.
-Events are facts in the past tense.  Blocks open and close one after another, numbered from 0
-in the order in which they open; a delta belongs to the one open block.
+Events are facts in the past tense, and structs because a stream makes thousands of them.
+Blocks open and close one after another, numbered from 0 in the order in which they open; a delta
+belongs to the one open block.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 
 class Block(StrEnum):
@@ -31,8 +34,7 @@ class Stop(StrEnum):
     STOP_SEQUENCE = "stop_sequence"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Tokens.  ``input`` includes ``cached`` (read) and ``cache_written``, ``output`` includes ``reasoning``."""
 
     input: int = 0
@@ -45,8 +47,7 @@ class Usage:
         return bool(self.input or self.output)
 
 
-@dataclass(frozen=True, slots=True)
-class MessageStarted:
+class MessageStarted(Struct, frozen=True, gc=False):
     """The answer has begun; ``id`` and ``model`` are the provider's words, ``usage`` what it knows so far."""
 
     id: str = ""
@@ -54,8 +55,7 @@ class MessageStarted:
     usage: Usage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlockOpened:
+class BlockOpened(Struct, frozen=True, gc=False):
     """A block begins; tool calls have an id and a name; ``redacted`` is the data of thoughts that are not shown."""
 
     index: int
@@ -65,8 +65,7 @@ class BlockOpened:
     redacted: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockDelta:
+class BlockDelta(Struct, frozen=True, gc=False):
     """A piece of a block's text (a tool call's text is its arguments)."""
 
     index: int
@@ -74,31 +73,27 @@ class BlockDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class BlockSigned:
+class BlockSigned(Struct, frozen=True, gc=False):
     """The provider's seal on a block, to be sent back with it in the next turn; it comes before the block closes."""
 
     index: int
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cited:
+class Cited(Struct, frozen=True, gc=False):
     """A source for a text block: `url`, `title`, `text`, and whatever else the provider says."""
 
     index: int
     citation: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class BlockClosed:
+class BlockClosed(Struct, frozen=True, gc=False):
     """No more of this block."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageEnded:
+class MessageEnded(Struct, frozen=True, gc=False):
     """The answer is complete; ``sequence`` is the stop sequence that fired."""
 
     stop: Stop

@@ -15,15 +15,18 @@ from proxy.errors import InternalError, InvalidRequest, Overloaded
 from proxy.middleware.cors import Origins, headers_for
 from proxy.observe.logs import AccessLog
 from proxy.observe.metrics import Metrics
-from proxy.observe.record import new_id
+from proxy.observe.record import Record, new_id
+from proxy.origin import Origin
 from proxy.routing import table
 from proxy.scrub import scrubber
 from proxy.settings import Key
 from proxy.state.limits import Limits
-from proxy.upstream import Origin, Upstream
+from proxy.upstream import Upstream
 from proxy.wheel import Wheel
 
 if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
     from proxy.demo import Demo
     from proxy.refusals import Scrub
     from proxy.relay import Relay
@@ -159,9 +162,10 @@ class Gateway:
         """Seconds that a client has to send a request head, or to read what it is sent."""
         return self.plan.settings.timeouts.client
 
-    def answer_malformed(self, status: int) -> web.Response:
-        """Answer what is not HTTP, and what failed outside of every middleware."""
-        id = new_id()
+    def answer_malformed(self, request: BaseRequest, status: int) -> web.Response:
+        """Answer what is not HTTP, and (``status`` 500) what failed outside of every middleware."""
+        records = (value for value in request.values() if isinstance(value, Record))
+        id = next((record.request_id for record in records), None) or new_id()
         error = InvalidRequest("the request is not valid HTTP") if status < 500 else InternalError(id)
         headers = {"Server": "ai-proxy", "x-request-id": id, **headers_for(self.plan.origins, None)}
         return web.Response(

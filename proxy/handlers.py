@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 from random import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy.bridges import OpenAIBridge, SimpleBridge
+from proxy.bridges import CountAsked, DialectAsked, OpenAIBridge, SimpleAsked
 from proxy.connection import Outlet
 from proxy.context import BODY, CALLER, PLAN, RECORD
 from proxy.errors import GatewayError, InternalError, NotFound
@@ -19,11 +19,11 @@ from proxy.middleware.failures import form_of
 from proxy.refusals import read_refusal, refused
 from proxy.relay import ClientStalled, Ready, Relay
 from proxy.routing.decide import choose
-from proxy.upstream import Origin
 from proxy.upstream.connection import Stale
 
 if TYPE_CHECKING:
-    from proxy.bridges import Bridge
+    from proxy.bridges import Asked, Bridge
+    from proxy.events import Usage
     from proxy.gateway import Gateway, Plan
     from proxy.observe.record import Record
     from proxy.routing.table import Route, Target
@@ -68,30 +68,101 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 async def api_chat(request: web.Request) -> web.StreamResponse:
     """`POST /api/chat`."""
-    bridge = SimpleBridge(request[BODY], request[PLAN].scrub, form_of(request).frame)
-    return await exchange(request, bridge, request[PLAN].settings.defaults.chat)
+    fail, id = form_of(request).frame, request[RECORD].request_id
+    asked = SimpleAsked(request[BODY], request[PLAN].scrub, lambda error: fail(error, id))
+    return await exchange(request, asked, request[PLAN].settings.defaults.chat)
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/messages`, as Anthropic has it."""
+    return await exchange(request, _dialect(request, "anthropic_messages"), request[PLAN].settings.defaults.code)
+
+
+async def responses(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/responses`, as OpenAI has it, without what would need a memory here."""
+    return await exchange(request, _dialect(request, "openai_responses"), request[PLAN].settings.defaults.code)
+
+
+async def gemini(request: web.Request) -> web.StreamResponse:
+    """`POST /v1beta/models/{model}:generateContent` and its kin, as Google has them."""
+    name, _, action = request.match_info["call"].rpartition(":")
+    model = name.removeprefix("models/")
+    match action:
+        case "generateContent":
+            asked = _dialect(request, "gemini", model=model, stream=False)
+        case "streamGenerateContent":
+            form = "gemini" if request.query.get("alt") == "sse" else "gemini_array"
+            asked = _dialect(request, "gemini", model=model, stream=True, form=form)
+        case "countTokens":
+            return await count_gemini(request, model)
+        case _:
+            raise NotFound(f"there is nothing at {request.path[:200]}")
+    return await exchange(request, asked, "")
+
+
+async def count_messages(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/messages/count_tokens`: asked of a provider that counts, else estimated here."""
+    asked = _dialect(request, "anthropic_messages", stream=False)
+    plan, key = request[PLAN], request[CALLER]
+    route = plan.table.resolve(asked.model or plan.table.default(plan.settings.defaults.code, key), key)
+    if any(t.offers("count_tokens") for t in route.entry.targets):
+        return await exchange(request, CountAsked(asked, plan.scrub), plan.settings.defaults.code)
+    from proxy.dialects.anthropic_messages import count
+
+    return web.Response(body=count.body(count.estimate(asked.request())), content_type="application/json")
+
+
+async def count_gemini(request: web.Request, model: str) -> web.Response:
+    """Estimate what a request to Gemini would cost."""
+    from proxy.dialects.anthropic_messages.count import estimate
+    from proxy.dialects.gemini.listing import counted
+    from proxy.dialects.gemini.request import read_count
+
+    request[PLAN].table.resolve(model, request[CALLER])
+    tokens = estimate(read_count(request[BODY], model=model))
+    return web.Response(body=counted(tokens), content_type="application/json")
+
+
+def _dialect(
+    request: web.Request, dialect: str, *, model: str | None = None, stream: bool | None = None, form: str = ""
+) -> DialectAsked:
+    fail, id = form_of(request).frame, request[RECORD].request_id
+    return DialectAsked(
+        request[BODY],
+        dialect,
+        request[PLAN].scrub,
+        lambda error: fail(error, id),
+        request_id=id,
+        model=model,
+        stream=stream,
+        form=form,
+    )
 
 
 def _openai(request: web.Request, operation: str, stream_default: bool = False) -> OpenAIBridge:
+    fail, id = form_of(request).frame, request[RECORD].request_id
     return OpenAIBridge(
-        request[BODY], operation, request[PLAN].scrub, form_of(request).frame, stream_default=stream_default
+        request[BODY], operation, request[PLAN].scrub, lambda error: fail(error, id), stream_default=stream_default
     )
 
 
 # The exchange...
 
 
-async def exchange(request: web.Request, bridge: Bridge, default: str) -> web.StreamResponse:
-    """Serve one request through ``bridge``; ``default`` is the model for one that names none."""
+async def exchange(request: web.Request, asked: Asked, default: str) -> web.StreamResponse:
+    """Serve one request; ``default`` is the model for one that names none."""
     plan, record, key = request[PLAN], request[RECORD], request[CALLER]
-    route = plan.table.resolve(bridge.model or plan.table.default(default, key), key)
-    targets = [t for t in route.entry.targets if bridge.operation in t.heads]
+    route = plan.table.resolve(asked.model or plan.table.default(default, key), key)
+    targets = [t for t in route.entry.targets if t.offers(asked.operation)]
     if not targets:
-        raise NotFound(f"the provider of {route.model!r} offers no {bridge.operation}", param="model")
+        raise NotFound(f"the provider of {route.model!r} offers no {asked.operation}", param="model")
     target = choose(targets, random())
+    bridge = asked.meet(target)
     record.label, record.model, record.provider = route.label, route.model, target.provider
     record.streamed = bridge.stream
     record.attempts = 1
+    if bridge.dropped:
+        request.app[GATEWAY].metrics.dropped(route.label, target.provider, len(bridge.dropped))
     record.headers.update({"x-proxy-model": route.model, "x-proxy-provider": target.provider, "x-proxy-attempts": "1"})
     return await Attempt(request, bridge, route, target).run()
 
@@ -107,7 +178,10 @@ class Attempt:
         self._gateway: Gateway = request.app[GATEWAY]
         self._plan: Plan = request[PLAN]
         self._record: Record = request[RECORD]
-        self._body = bridge.body(route.upstream(target), target)
+        key = request[CALLER]
+        self._limited = bool(key.requests_per_minute or key.tokens_per_minute)
+        self._upstream = route.upstream(target)
+        self._body = bridge.body(self._upstream, target)
         self._relay = self._new_relay()
 
     async def run(self) -> web.StreamResponse:
@@ -135,8 +209,8 @@ class Attempt:
 
     async def _ask(self) -> Ready:
         """Send the request and wait until it is known how to answer."""
-        target, record, gateway = self._target, self._record, self._gateway
-        head, origin = target.heads[self._bridge.operation], Origin.of(target.url)
+        target, record, gateway, bridge = self._target, self._record, self._gateway, self._bridge
+        head, origin = target.head(bridge.dialect, self._upstream, stream=bridge.stream), target.origin
         gateway.relays.add(self._relay)
         fresh = False
         while True:
@@ -159,7 +233,7 @@ class Attempt:
         head, body = relay.head, relay.body
         assert head is not None
         record.first_frame_at = asyncio.get_running_loop().time()
-        record.headers.update(passed_on(head, self._plan, ours="x-ratelimit-limit-requests" in record.headers))
+        record.headers.update(passed_on(head, self._plan, ours=self._limited))
         if not 200 <= head.status < 300:
             retry = {"Retry-After": head.headers["retry-after"]} if "retry-after" in head.headers else None
             raise refused(head.status, read_refusal(body), self._plan.scrub, retry)
@@ -169,11 +243,11 @@ class Attempt:
     async def _stream(self, ready: Ready) -> web.StreamResponse:
         relay, record = self._relay, self._record
         if relay.head is not None:
-            record.headers.update(
-                passed_on(relay.head, self._plan, ours="x-ratelimit-limit-requests" in record.headers)
-            )
+            record.headers.update(passed_on(relay.head, self._plan, ours=self._limited))
         record.first_frame_at = relay.first_frame_at
         response = web.StreamResponse(headers=EVENT_STREAM)
+        if self._bridge.media_type:
+            response.headers["Content-Type"] = self._bridge.media_type
         outlet = Outlet(self._request)
         first = relay.take_held()
         if ready is Ready.QUIET and not first:
@@ -209,7 +283,7 @@ class Attempt:
         await relay.done
         self._record.usage = self._usage_of_whole()
 
-    def _usage_of_whole(self) -> dict[str, Any] | None:
+    def _usage_of_whole(self) -> Usage | None:
         """What a whole answer has cost that was not told as one."""
         relay = self._relay
         if relay.error is None and relay.head is not None and relay.head.status == 200 and relay.body:
@@ -240,7 +314,7 @@ class Attempt:
             keepalive=settings.stream.keepalive,
             keepalive_frame=self._keepalive,
             max_whole=_WHOLE * max_frame,
-            chunks=bridge.chunks,
+            chunks=lambda body: bridge.chunks(body, self._route.model),
             began=self._record.began,
             request_id=self._record.request_id,
         )
@@ -250,7 +324,8 @@ def passed_on(head: Head, plan: Plan, *, ours: bool) -> dict[str, str]:
     """Choose what of a provider's headers its client may see; ``ours``: rate limits are told by us."""
     told: dict[str, str] = {}
     for name, value in head.headers.items():
-        if name.startswith(("openai-", "anthropic-ratelimit-")) or (name.startswith("x-ratelimit-") and not ours):
+        limits = name.startswith("x-ratelimit-") and not ours
+        if limits or name == "retry-after" or name.startswith(("openai-", "anthropic-ratelimit-")):
             told[name] = plan.scrub(value)
         elif name in ("x-request-id", "request-id", "x-ds-trace-id"):
             told["x-upstream-request-id"] = plan.scrub(value)

@@ -6,7 +6,7 @@ and no connection; the relay asks it how far the answer has come.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -16,7 +16,7 @@ from proxy.sse import DONE, Decoder, Reframer, split, split_clean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from proxy.events import Event
+    from proxy.events import Event, Usage
     from proxy.sse import Frame
 
 
@@ -55,15 +55,19 @@ class Pipe(Protocol):
         """Has part of a frame come that is more than a sign of life?"""
 
     @property
-    def usage(self) -> dict[str, Any] | None:
-        """What upstream says the answer cost, in OpenAI's names."""
+    def usage(self) -> Usage | None:
+        """What upstream says the answer cost."""
 
 
 class Tap(Protocol):
     """A dialect's look at frames that pass byte for byte."""
 
     finished: bool
+    #: The end mark has passed.
+    done: bool
     error: GatewayError | None
+    #: Frames have `event:` lines, and `plain` looks at them.
+    named: bool
 
     def plain(self, run: bytes) -> bool: ...
 
@@ -72,7 +76,7 @@ class Tap(Protocol):
     def end(self) -> bytes: ...
 
     @property
-    def usage(self) -> dict[str, Any] | None: ...
+    def usage(self) -> Usage | None: ...
 
 
 class Reader(Protocol):
@@ -80,7 +84,9 @@ class Reader(Protocol):
 
     finished: bool
     done: bool
-    usage: dict[str, Any] | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def read(self, frame: Frame) -> Iterator[Event]: ...
 
@@ -116,7 +122,7 @@ class Passthrough:
         run = self._reframer.feed(chunk)
         if run:
             run = self._inspect(run)
-            self.done = self._reframer.done and self.error is None
+            self.done = (self._reframer.done or self._tap.done) and self.error is None
         if self._reframer.overlong and not self._settled():
             self.error = overlong(self._max_frame)
         return run
@@ -128,7 +134,7 @@ class Passthrough:
         last = self._reframer.end()
         if last and all(is_whole(frame.data) for _, frame in split(last)):
             out = self._look(last)
-            self.done = self._reframer.done and self.error is None
+            self.done = (self._reframer.done or self._tap.done) and self.error is None
         if not self._settled():
             if self.finished:
                 self.done = True
@@ -142,7 +148,7 @@ class Passthrough:
         return self._reframer.holding
 
     @property
-    def usage(self) -> dict[str, Any] | None:
+    def usage(self) -> Usage | None:
         return self._tap.usage
 
     def _settled(self) -> bool:
@@ -151,7 +157,7 @@ class Passthrough:
     def _inspect(self, run: bytes) -> bytes:
         """Have the tap see what it must: the end of a stream; of its middle, hardly ever anything."""
         reframer, plain = self._reframer, self._tap.plain
-        if not reframer.clean:
+        if not reframer.clean and not self._tap.named:
             return self._look(run)
         if not reframer.done and plain(run):
             return run
@@ -180,11 +186,18 @@ class Passthrough:
 class Translation:
     """Another dialect on each side: every frame is read and written anew."""
 
-    def __init__(self, reader: Reader, writer: Writer, fail: Callable[[GatewayError], bytes], max_frame: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        writer: Writer,
+        fail: Callable[[GatewayError], bytes],
+        max_frame: int,
+        decoder: Decoder | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._max_frame = max_frame
-        self._decoder = Decoder(max_frame)
+        self._decoder = decoder or Decoder(max_frame)
         self.fail = fail
         self.frames = 0
         self.finished = False
@@ -225,7 +238,7 @@ class Translation:
         return self._decoder.holding
 
     @property
-    def usage(self) -> dict[str, Any] | None:
+    def usage(self) -> Usage | None:
         return self._reader.usage
 
     def _settled(self) -> bool:

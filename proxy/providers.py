@@ -4,39 +4,86 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy.requests import Quirks
+
+#: The rest of a path that the model's name stands in.
+MODEL = "{model}"
+
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """One kind.  ``paths`` maps our operations to paths below the base URL; a missing one is not offered.
+    """One kind.
 
-    ``key_header`` and ``key_prefix`` show the key; ``roles`` maps message roles that the kind
-    does not know to ones that it does.
+    ``speaks`` maps dialects to paths below the base URL; the first is the one that strangers are
+    translated to.  A path may be another where a stream is asked for: ``DIALECT:stream``.
+    ``operations`` are paths for what is passed on untranslated.
+    ``key_header`` and ``key_prefix`` show the key; ``headers`` go along with every request.
     """
 
-    paths: dict[str, str]
+    speaks: dict[str, str]
+    operations: dict[str, str] = field(default_factory=dict)
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
-    roles: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    quirks: Quirks = field(default_factory=Quirks)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Every path by what it is for."""
+        return {**self.speaks, **self.operations}
 
 
-_OPENAI = {
-    "chat": "/v1/chat/completions",
-    "completions": "/v1/completions",
-    "embeddings": "/v1/embeddings",
-}
-_CHAT = {"chat": "/v1/chat/completions"}
+_CHAT = {"openai_chat": "/v1/chat/completions"}
+_OPENAI = {"completions": "/v1/completions", "embeddings": "/v1/embeddings"}
 #: To every provider but OpenAI, whose invention it is.
 _NO_DEVELOPER = {"developer": "system"}
 
 KINDS: dict[str, Conventions] = {
-    "openai": Conventions(_OPENAI),
-    "deepseek": Conventions({**_CHAT, "completions": "/beta/completions"}, roles=_NO_DEVELOPER),
-    "workers-ai": Conventions({**_CHAT, "embeddings": "/v1/embeddings"}, roles=_NO_DEVELOPER),
-    "ollama": Conventions(_OPENAI, roles=_NO_DEVELOPER),
-    "demo": Conventions(_OPENAI),
-    # Both offer an OpenAI-compatible endpoint beside their own.
-    "anthropic": Conventions(_CHAT, roles=_NO_DEVELOPER),
+    "openai": Conventions(_CHAT, _OPENAI),
+    "deepseek": Conventions(
+        _CHAT,
+        {"completions": "/beta/completions"},
+        quirks=Quirks(roles=_NO_DEVELOPER, return_reasoning=True),
+    ),
+    "workers-ai": Conventions(_CHAT, {"embeddings": "/v1/embeddings"}, quirks=Quirks(roles=_NO_DEVELOPER)),
+    "ollama": Conventions(_CHAT, _OPENAI, quirks=Quirks(roles=_NO_DEVELOPER)),
+    "demo": Conventions(_CHAT, _OPENAI),
+    "anthropic": Conventions(
+        {"anthropic_messages": "/v1/messages"},
+        {"count_tokens": "/v1/messages/count_tokens"},
+        key_header="x-api-key",
+        key_prefix="",
+        headers={"anthropic-version": "2023-06-01"},
+        quirks=Quirks(default_max_tokens=8192),
+    ),
     "gemini": Conventions(
-        {"chat": "/v1beta/openai/chat/completions", "embeddings": "/v1beta/openai/embeddings"}, roles=_NO_DEVELOPER
+        {
+            "gemini": f"/v1beta/models/{MODEL}:generateContent",
+            "gemini:stream": f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse",
+        },
+        key_header="x-goog-api-key",
+        key_prefix="",
     ),
 }
+
+#: `endpoint = "native"` of kind workers-ai.
+WORKERS_AI_NATIVE = Conventions(
+    {"workers_ai": f"/run/{MODEL}"},
+    {"embeddings": "/v1/embeddings"},
+    quirks=Quirks(roles=_NO_DEVELOPER, flat_content=True, default_max_tokens=2048),
+)
+#: `responses = true` of kind openai, the default for OpenAI itself.
+OPENAI_RESPONSES = Conventions(
+    {**_CHAT, "openai_responses": "/v1/responses"},
+    _OPENAI,
+    quirks=Quirks(max_tokens_field="max_completion_tokens"),
+)
+
+
+def conventions(kind: str, *, native: bool = False, responses: bool = False) -> Conventions:
+    """Find what a provider of this kind expects."""
+    if kind == "workers-ai" and native:
+        return WORKERS_AI_NATIVE
+    if kind == "openai" and responses:
+        return OPENAI_RESPONSES
+    return KINDS[kind]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proxy.errors import GatewayError, InternalError, TimedOut, UpstreamError
 from proxy.observe.record import Gaps
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from proxy.connection import Outlet
+    from proxy.events import Usage
     from proxy.pipes import Pipe
     from proxy.settings import Timeouts
     from proxy.upstream import Call, Head
@@ -127,7 +128,7 @@ class Relay:
         return self._made + (self._pipe.frames if self._pipe is not None else 0)
 
     @property
-    def usage(self) -> dict[str, Any] | None:
+    def usage(self) -> Usage | None:
         """What a stream said of its cost."""
         return self._pipe.usage if self._pipe is not None else None
 
@@ -342,6 +343,12 @@ class Relay:
     # The clocks...
 
     def tick(self, now: float) -> None:
+        try:
+            self._look_at_clocks(now)
+        except Exception:
+            self._stumble()
+
+    def _look_at_clocks(self, now: float) -> None:
         clocks, pipe = self._clocks, self._pipe
         if self._full:
             if self._outlet is not None and self._outlet.stalled(now, clocks.client):

@@ -8,7 +8,9 @@ passes them on as they are, `encode` writes them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ _LAST = b"\n\ndata: [DONE]\n\n"
 _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """One dispatched event: its data, lines joined by LF, and its type ("" for `message`)."""
 
     data: bytes
@@ -86,7 +88,10 @@ class Decoder:
                 self.overlong = True
                 return frames
             if line:
-                self._field(line)
+                if line.startswith(b"data: "):  # what nearly every line is
+                    self._data.append(line[6:])
+                else:
+                    self._field(line)
                 continue
             if self._data:  # a blank line after `event:` alone dispatches nothing
                 frames.append(Frame(b"\n".join(self._data), self._event.decode("utf-8", "replace")))
@@ -209,6 +214,10 @@ class Reframer:
             self.clean = True
             self.frames += frames
             return run
+        if _is_named(run) and len(run) <= self._max_frame:
+            self.clean = False
+            self.frames += run.count(b"\n") // 3
+            return run
         return self._line_by_line(_Lines(self._max_frame), run)
 
     def end(self) -> bytes:
@@ -260,6 +269,12 @@ class Reframer:
         self.done = lines.done
         self.overlong = (self.overlong or lines.overlong) and not self.done
         return out
+
+
+def _is_named(run: bytes) -> bool:
+    """Is every frame an `event: ` line and a `data: {…}` line?"""
+    frames = run.count(b"\n\nevent: ") + 1
+    return run.startswith(b"event: ") and run.count(b"\ndata: {") == frames and run.count(b"\n") == 3 * frames
 
 
 class _Lines:

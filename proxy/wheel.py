@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two looks; every clock of the gateway is at most this late.
 GRAIN = 0.1
@@ -44,5 +47,9 @@ class Wheel:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for member in tuple(self._members):
-            member.tick(now)
+            try:
+                member.tick(now)
+            except Exception:  # one clock's mistake must not stop all the others
+                self._members.discard(member)
+                log.exception("a clock failed")
         self._handle = loop.call_later(GRAIN, self._turn) if self._members else None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 #: No deadline: a busy machine is not a bug.
 thorough = settings(
-    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "60")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -60,6 +60,14 @@ def test_another_deployment_is_asked_where_the_fault_was_not_the_clients(error, 
     assert error.retryable == (status >= 500 and kind is not Kind.INTERNAL_ERROR)
 
 
+@pytest.mark.parametrize(("error", "kind", "status", "code"), EVERY)
+def test_the_log_says_why_where_that_is_not_in_a_clients_or_providers_words(error, kind, status, code):
+    if isinstance(error, InvalidRequest | Unauthorized | Forbidden | NotFound | UpstreamRefused):
+        assert error.reason in ("", f"the provider answered {status}")
+    elif isinstance(error, UpstreamError | Overloaded | RateLimited | TimedOut):
+        assert error.reason == error.message
+
+
 @pytest.mark.parametrize(
     ("error", "headers"),
     [

@@ -7,6 +7,7 @@ import json
 from hashlib import sha256
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from proxy.errors import Kind
 from proxy.gateway import Gateway, draw_up
@@ -170,7 +171,7 @@ async def test_closing_does_not_wait_for_a_demo_that_never_starts(settings, monk
     [(400, 400, Kind.INVALID_REQUEST), (500, 500, Kind.INTERNAL_ERROR), (504, 500, Kind.INTERNAL_ERROR)],
 )
 def test_what_no_middleware_sees_is_answered_in_the_simple_form(settings, status, told, kind):
-    response = Gateway(settings(cors={"origins": ["*"]})).answer_malformed(status)
+    response = Gateway(settings(cors={"origins": ["*"]})).answer_malformed(make_mocked_request("GET", "/"), status)
     body = json.loads(bytes(response.body))  # type: ignore[arg-type]
     assert (response.status, body["error"]) == (told, kind)
     assert response.headers["Access-Control-Allow-Origin"] == "*"

@@ -216,6 +216,11 @@ def test_no_half_of_a_crlf_is_left_of_what_is_taken_out(line):
     assert reframe(drip(line + b"\r\n\r\ndata: a\r\n\r\n")) == b"data: a\r\n\r\n"
 
 
+def test_what_is_taken_out_does_not_join_two_line_ends_to_one():
+    for chunks in cuts(b"data: a\rid: 1\n\n"):
+        assert reframe(chunks) == b"data: a\r\r\n", chunks  # CR, then CRLF: LF alone would belong to the CR
+
+
 @pytest.mark.parametrize(
     ("wire", "completed"),
     [

@@ -81,6 +81,7 @@ def test_decoder_reads_as_the_specification_says(wire, where):
 @thorough
 @given(wire=wires, where=places)
 @example(wire=b"data: a\n\n\ndata: b\n\n", where=[9])
+@example(wire=b"data: a\rid: 1\n\n", where=[])
 @example(wire=b"data: a\r\r\n: b\r\n\r\ndata: c\n\r", where=[])
 def test_no_frame_waits_for_more_than_its_last_byte(wire, where):
     for chunks in ([wire], drip(wire), at(wire, where)):

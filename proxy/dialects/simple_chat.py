@@ -26,7 +26,7 @@ from proxy.events import (
     Usage,
 )
 from proxy.requests import Image, Request, Role, Text, Turn
-from proxy.sse import encode
+from proxy.sse import comment, encode
 
 T = TypeVar("T")
 
@@ -75,6 +75,11 @@ class SimpleWriter:
                 assert_never(event)
 
 
+def keepalive(mode: str) -> bytes:
+    """What is sent in silence: a comment, or a delta that says nothing."""
+    return {"comment": comment(b"keep-alive"), "chunk": encode(b'{"delta":""}')}.get(mode, b"")
+
+
 def whole(text: str, model: str, usage: Usage | None) -> bytes:
     """Render a whole answer."""
     return orjson.dumps({"response": text, "model": model, "usage": usage and usage_words(usage), "done": True})
@@ -89,7 +94,7 @@ def usage_words(usage: Usage) -> dict[str, int]:
     }
 
 
-def body(error: GatewayError) -> bytes:
+def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a fault: kind, details and time."""
     return orjson.dumps({"error": error.kind, "details": error.message, "timestamp": now()})
 
@@ -99,7 +104,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def frame(error: GatewayError) -> bytes:
+def frame(error: GatewayError, request_id: str = "") -> bytes:
     """Render the frame that tells a fault inside a stream."""
     return encode(body(error))
 

@@ -9,8 +9,10 @@ from aiohttp import web
 
 from proxy.context import ENDPOINTS, RECORD, Endpoint, Form, endpoint_of
 from proxy.dialects import simple_chat
+from proxy.dialects.anthropic_messages import errors as anthropic_messages
 from proxy.dialects.gemini import errors as gemini
 from proxy.dialects.openai_chat import errors as openai_chat
+from proxy.dialects.openai_responses import errors as openai_responses
 from proxy.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Overloaded
 from proxy.gateway import GATEWAY
 
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 
 OPENAI = Form(openai_chat.body, openai_chat.frame)
 SIMPLE = Form(simple_chat.body, simple_chat.frame)
-GEMINI = Form(gemini.body, lambda error: b"data: %b\n\n" % gemini.body(error))
+GEMINI = Form(gemini.body, gemini.frame)
+ANTHROPIC = Form(anthropic_messages.body, anthropic_messages.frame)
+RESPONSES = Form(openai_responses.body, openai_responses.frame)
 
 
 def failures() -> Middleware:
@@ -54,7 +58,10 @@ def respond(request: web.Request, error: GatewayError) -> web.Response:
     record = request[RECORD]
     record.error, record.reason = error.kind, error.reason
     response = web.Response(
-        body=form_of(request).body(error), status=error.status, headers=error.headers, content_type="application/json"
+        body=form_of(request).body(error, record.request_id),
+        status=error.status,
+        headers=error.headers,
+        content_type="application/json",
     )
     if "Connection" in error.headers:
         response.force_close()

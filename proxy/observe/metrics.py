@@ -25,7 +25,7 @@ class Metrics:
     """Everything that is counted; one of it lives as long as the process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
         self._registry = registry = CollectorRegistry()
         deployment = ("model", "provider")
         self._requests = Counter(
@@ -64,6 +64,12 @@ class Metrics:
         self._attempts = Counter(
             "ai_proxy_upstream_attempts", "Attempts at deployments", (*deployment, "outcome"), registry=registry
         )
+        self._dropped = Counter(
+            "ai_proxy_dropped_fields",
+            "Request fields that the provider's dialect cannot say",
+            deployment,
+            registry=registry,
+        )
         # prometheus_client finds a labelled child under a lock each time: kept here, it is one look-up.
         self._children: dict[tuple[object, ...], Counter | Histogram] = {}
 
@@ -86,6 +92,10 @@ class Metrics:
     def attempt(self, model: str, provider: str, outcome: str) -> None:
         """One try at a deployment has ended."""
         self._count(self._attempts, model, provider, outcome)
+
+    def dropped(self, model: str, provider: str, fields: int) -> None:
+        """Fields of a request were not passed on: the provider's dialect has no word for them."""
+        self._count(self._dropped, model, provider, amount=fields)
 
     def settle(self, record: Record, status: int, now: float) -> None:
         """Count a request that is over."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from random import getrandbits
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.events import Usage
 
 #: Upper bounds in seconds of the buckets for gaps between frames.
 GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -58,7 +61,7 @@ class Record:
     first_frame_at: float = 0.0
     frames: int = 0
     body_size: int = 0
-    usage: dict[str, Any] | None = None
+    usage: Usage | None = None
     gaps: Gaps | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -66,13 +69,8 @@ class Record:
     def tokens(self) -> tuple[int, int, str]:
         """Tokens in and out, and who says so: upstream, estimated, none."""
         if self.usage is not None:
-            return _count(self.usage, "prompt_tokens"), _count(self.usage, "completion_tokens"), "upstream"
+            return self.usage.input, self.usage.output, "upstream"
         if self.frames:
             # Some four bytes of request make a token, and a frame holds about one.
             return self.body_size // 4, self.frames, "estimated"
         return 0, 0, "none"
-
-
-def _count(usage: dict[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and value > 0 else 0

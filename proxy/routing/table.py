@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from proxy.errors import Forbidden, NotFound
-from proxy.providers import KINDS
+from proxy.origin import Origin
+from proxy.providers import MODEL, conventions
 from proxy.settings.schema import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from proxy.providers import Conventions
+    from proxy.requests import Quirks
     from proxy.settings import Key, Model, Provider, Settings
 
+_MODEL = MODEL.encode()
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9@._:/-]{1,200}")
 
 
@@ -33,12 +36,28 @@ class Target:
     provider: str
     upstream: str
     weight: int
-    url: str
+    origin: Origin
     heads: dict[str, bytes]
     timeouts: Timeouts
-    ask_usage: bool
-    drop: tuple[str, ...]
-    roles: dict[str, str]
+    #: What it is spoken to in; strangers are translated to the first.
+    dialects: tuple[str, ...]
+    quirks: Quirks
+
+    def offers(self, operation: str) -> bool:
+        """Can it be asked this; a conversation (`chat`) can always be had."""
+        return operation == "chat" or operation in self.heads
+
+    def speaks(self, dialect: str) -> bool:
+        """Does it understand this dialect without help?"""
+        return dialect in self.dialects
+
+    def head(self, operation: str, upstream: str, *, stream: bool) -> bytes:
+        """The head of a request; ``upstream`` is the model's name, which may stand in the path."""
+        heads = self.heads
+        head = heads.get(f"{operation}:stream") if stream else None
+        if head is None:
+            head = heads[operation]
+        return head.replace(_MODEL, upstream.removeprefix("models/").encode(), 1) if _MODEL in head else head
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +191,18 @@ def _entry(
         if not provider.enabled or (provider.kind == "demo" and demo is None):
             continue
         url, key = demo if provider.kind == "demo" and demo else (provider.base_url, provider.api_key.reveal())
-        kind = KINDS[provider.kind]
+        kind = conventions(provider.kind, native=provider.endpoint == "native", responses=provider.responses)
         upstream = deployment.upstream or ("" if model.wildcard else model.id)
         targets.append(
             Target(
                 provider=provider.name,
                 upstream=upstream,
                 weight=deployment.weight,
-                url=url,
+                origin=Origin.of(url),
                 heads={op: _head(url, path, kind, key, provider.headers, agent) for op, path in kind.paths.items()},
                 timeouts=msgspec.structs.replace(timeouts, **{**provider.timeouts, **model.timeouts}),
-                ask_usage=provider.ask_usage,
-                drop=provider.drop,
-                roles=kind.roles,
+                dialects=tuple(name for name in kind.speaks if ":" not in name),
+                quirks=replace(kind.quirks, ask_usage=provider.ask_usage, drop=provider.drop),
             )
         )
     label = model.label or model.id
@@ -200,6 +218,7 @@ def _head(url: str, path: str, kind: Conventions, key: str, extra: Mapping[str, 
         "Accept": "text/event-stream, application/json",
         "Accept-Encoding": "identity",
         "User-Agent": agent,
+        **kind.headers,
     }
     if key:
         headers[kind.key_header] = kind.key_prefix + key

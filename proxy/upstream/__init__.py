@@ -5,6 +5,6 @@ abort, and the receiver is told the head, the body as it comes, and the end.
 """
 
 from proxy.upstream.connection import Call, Head, Receiver
-from proxy.upstream.pool import Origin, Upstream
+from proxy.upstream.pool import Upstream
 
-__all__ = ["Call", "Head", "Origin", "Receiver", "Upstream"]
+__all__ = ["Call", "Head", "Receiver", "Upstream"]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 64 * 1024  # bytes; some providers send single headers of more than 8 KiB
 MAX_HEADERS = 256
+#: Seconds for the rest of an answer whose owner has all it wants.
+LINGER = 1.0
 _BODILESS = frozenset({204, 205, 304})
 
 
@@ -166,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._settle()
         self.resume()
         loop = asyncio.get_running_loop()
-        loop.call_later(1, self._give_up)  # the last chunk is usually on its way
+        loop.call_later(LINGER, self._give_up)  # the last chunk is usually on its way
 
     def _give_up(self) -> None:
         if not self._complete and self._receiver is None and self._transport is not None and not self.idle_since:

@@ -6,32 +6,17 @@ import asyncio
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from proxy.errors import TimedOut, UpstreamError
 from proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
+    from proxy.origin import Origin
     from proxy.upstream.connection import Call, Receiver
 
 #: Seconds a connection is kept idle: less than most servers do, so that we close first.
 IDLE = 30.0
-
-
-class Origin(NamedTuple):
-    """Where a provider listens."""
-
-    tls: bool
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """Read the origin of an absolute URL."""
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(tls, parts.hostname or "", parts.port or (443 if tls else 80))
 
 
 class Upstream:
@@ -79,7 +64,7 @@ class Upstream:
 
         try:
             async with asyncio.timeout(patience):
-                if origin.tls:
+                if origin.secure:
                     self._tls = self._tls or ssl.create_default_context()
                     _, connection = await loop.create_connection(
                         factory, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from . import KEY, chat_body
-from .upstream import Gate, conversation, gated_stream
+from .upstream import Gate, chunk, conversation, gated_stream, held
 from .wire import Answer, Connection
 
 SECRET = b"sk-a-key-in-a-broken-request"
@@ -250,10 +250,14 @@ async def drip(client: Connection) -> str:
     return await end
 
 
-async def test_a_head_has_its_clock_however_it_comes_and_between_two_requests_there_is_none(gateway):
+async def test_a_head_has_its_clock_however_it_comes_and_nothing_else_is_measured_by_it(upstream, gateway):
+    gate = Gate()
+    upstream.script = gated_stream(conversation("a"), gate)
     gw = await gateway(timeouts={"client": 0.2})
     patient = await gw.connect()
     assert await (await patient.ask("GET", "/health")).body()
+    gate.open()
+    streaming = await gw.chat(stream=True)
     late = [await gw.connect() for _ in range(3)]
     second = await gw.connect()
     assert await (await second.ask("GET", "/health")).body()
@@ -261,17 +265,53 @@ async def test_a_head_has_its_clock_however_it_comes_and_between_two_requests_th
         await client.send(begun)
     ends = await asyncio.gather(*(client.closed() for client in [*late, second]), drip(await gw.connect()))
     assert set(ends) <= {"cut", "reset"}
-    assert (await patient.ask("GET", "/health")).status == 200  # longer idle than any of them
-
-
-async def test_a_request_that_is_being_answered_is_not_late(upstream, gateway):
-    gate = Gate()
-    upstream.script = gated_stream(conversation("a"), gate)
-    gw = await gateway(timeouts={"client": 0.2})
-    gate.open()
-    answer = await gw.chat(stream=True)
-    late = await gw.connect()
-    assert await late.closed() in ("cut", "reset")  # by now the clock has run
+    # Both are older than all of them: one is between two requests, one has its head in.
+    assert (await patient.ask("GET", "/health")).status == 200
     gate.open_all()
-    assert (await answer.events())[-1].done
-    assert answer.whole
+    assert (await streaming.events())[-1].done
+    assert streaming.whole
+
+
+async def test_a_body_that_comes_before_its_handler_runs_is_not_taken_for_a_late_head(upstream, gateway):
+    """Between the taking of a head and the first step of its handler lies a turn of the loop, and bytes may come in it."""
+    upstream.script = held([chunk("a")])
+    gw = await gateway()
+    client = await gw.connect()
+    assert await (await client.ask("GET", "/health")).body()
+    (connection,) = gw.server._runner.server.connections
+    body = json.dumps(chat_body(stream=True)).encode()
+    connection.data_received(POST + JSON + b"Content-Length: %d\r\n\r\n" % len(body))
+    await asyncio.sleep(0)
+    connection.data_received(body)
+    answer = await client.answer()
+    assert await answer.frame()
+    assert connection.waiting_since == 0
+
+
+async def test_all_headers_together_have_a_limit(gateway):
+    gw = await gateway()
+    many = b"".join(b"X-%d: " % n + b"a" * 1000 + b"\r\n" for n in range(100))
+    for begun in (b"GET /health HTTP/1.1\r\n" + HOST + many + b"\r\n", b"GET /health HTTP/1.1\r\n" + HOST + many):
+        for size in (len(begun), 7000):
+            client = await gw.connect()
+            with contextlib.suppress(ConnectionError):
+                await client.drip(begun, size)
+            answer = await client.answer()
+            assert_told_in_json(answer, await answer.rest())
+            assert await client.closed() in ("cut", "reset")
+
+
+async def test_a_body_is_no_head_however_long_it_is_and_whenever_it_comes(gateway):
+    gw = await gateway()
+    client = await gw.connect()
+    body = json.dumps(chat_body("x" * 200_000)).encode()
+    for key, status in ((b"wrong", 401), (KEY.encode(), 200)):
+        head = POST.replace(KEY.encode(), key) + JSON + b"Content-Length: %d\r\n\r\n" % len(body)
+        await client.send(head)
+        if status == 401:
+            answer = await client.answer()  # before its body
+        await client.drip(body, 20_000)
+        if status == 200:
+            answer = await client.answer()
+        assert answer.status == status
+        await answer.body()

@@ -44,12 +44,12 @@ def form(body: bytes) -> str:
 
 
 @pytest.mark.parametrize("path", PUBLIC)
-@pytest.mark.parametrize("key", [None, KEY, "wrong"])
-async def test_probes_ask_for_no_key(gateway, path, key):
+async def test_probes_ask_for_no_key(gateway, path):
     gw = await gateway()
-    answer = await gw.request("GET", path, key=key)
-    assert (answer.status, answer.header("content-type")) == (200, "application/json")
-    assert await answer.json()
+    for key in (None, KEY, "wrong"):
+        answer = await gw.request("GET", path, key=key)
+        assert (answer.status, answer.header("content-type")) == (200, "application/json")
+        assert await answer.json()
 
 
 @pytest.mark.parametrize("path", PUBLIC)
@@ -125,21 +125,15 @@ async def test_metrics_need_an_admins_key(gateway):
 
 @pytest.mark.parametrize("prefix", ["/v1", "", "/v1/v1"])
 @pytest.mark.parametrize("path", BELOW_V1)
-async def test_v1_may_be_missing_or_doubled(gateway, prefix, path):
+async def test_v1_may_be_missing_or_doubled_and_errors_are_openais_all_the_same(gateway, prefix, path):
     gw = await gateway()
     body = BELOW_V1[path]
     answer = await gw.request("POST" if body else "GET", f"{prefix}/{path}", json=body)
     assert answer.status == 200
     assert await answer.json()
-
-
-@pytest.mark.parametrize("prefix", ["/v1", "", "/v1/v1"])
-@pytest.mark.parametrize("path", BELOW_V1)
-async def test_errors_are_openais_with_and_without_v1(gateway, prefix, path):
-    gw = await gateway()
-    answer = await gw.request("POST" if BELOW_V1[path] else "GET", f"{prefix}/{path}", key="wrong", json=BELOW_V1[path])
-    assert answer.status == 401
-    assert form(await answer.body()) == "openai"
+    refused = await gw.request("POST" if body else "GET", f"{prefix}/{path}", key="wrong", json=body)
+    assert refused.status == 401
+    assert form(await refused.body()) == "openai"
 
 
 async def test_embeddings_and_completions_are_passed_on_as_they_are(upstream, gateway):
@@ -199,12 +193,12 @@ async def test_a_provider_without_an_operation_is_not_asked_for_it(upstream, gat
         pytest.param("OPTIONS", "/nowhere", "simple", id="options"),
     ],
 )
-@pytest.mark.parametrize("key", [None, KEY])
-async def test_404_in_the_form_of_its_neighbours(gateway, method, path, told, key):
+async def test_404_in_the_form_of_its_neighbours(gateway, method, path, told):
     gw = await gateway()
-    answer = await gw.request(method, path, key=key)
-    assert answer.status == 404
-    assert form(await answer.body()) == told
+    for key in (None, KEY):
+        answer = await gw.request(method, path, key=key)
+        assert answer.status == 404
+        assert form(await answer.body()) == told
 
 
 @pytest.mark.parametrize(
@@ -223,14 +217,14 @@ async def test_404_in_the_form_of_its_neighbours(gateway, method, path, told, ke
         pytest.param("DELETE", "/v1/models/@cf/meta/llama", "GET, HEAD", "openai", id="a-model"),
     ],
 )
-@pytest.mark.parametrize("key", [None, KEY])
-async def test_405_says_which_methods_there_are(gateway, method, path, allow, told, key):
+async def test_405_says_which_methods_there_are(gateway, method, path, allow, told):
     gw = await gateway()
-    answer = await gw.request(method, path, key=key)
-    assert answer.status == 405
-    assert answer.header("allow") == allow
-    if method != "HEAD":
-        assert form(await answer.body()) == told
+    for key in (None, KEY):
+        answer = await gw.request(method, path, key=key)
+        assert answer.status == 405
+        assert answer.header("allow") == allow
+        if method != "HEAD":
+            assert form(await answer.body()) == told
 
 
 # Two faults at once: 404, 405, 401, 415, 413, 400, 403...

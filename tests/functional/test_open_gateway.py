@@ -102,13 +102,13 @@ async def test_names_of_this_machine_are_served(gw, host):
         "\udcff",
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/models"])
-async def test_foreign_names_are_refused(upstream, gw, host, path):
+async def test_foreign_names_are_refused(upstream, gw, host):
     """A page whose name was rebound to a loopback address comes with its own Host."""
-    answer = await ask(gw, {"Host": host}, path)
-    told = await answer.json()
-    assert answer.status == 403
-    assert (told["error"] if path == "/api/chat" else told["error"]["type"]) in ("forbidden", "permission_error")
+    for path in ("/v1/chat/completions", "/api/chat", "/v1/models"):
+        answer = await ask(gw, {"Host": host}, path)
+        told = await answer.json()
+        assert answer.status == 403
+        assert (told["error"] if path == "/api/chat" else told["error"]["type"]) in ("forbidden", "permission_error")
     assert upstream.calls == []
 
 
@@ -142,12 +142,12 @@ async def test_pages_of_this_machine_and_editors_are_served(gw, origin):
 
 
 @pytest.mark.parametrize("origin", [PAGE, "null", "https://localhost.example.org", "file://", "", "http://192.168.1.7"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
-async def test_foreign_pages_are_refused_and_may_not_read_why(upstream, gw, origin, path):
-    answer = await ask(gw, {"Origin": origin}, path)
-    assert answer.status == 403
-    assert not answer.values("access-control-allow-origin")
-    assert "Origin" in answer.header("vary")
+async def test_foreign_pages_are_refused_and_may_not_read_why(upstream, gw, origin):
+    for path in ("/v1/chat/completions", "/v1/models"):
+        answer = await ask(gw, {"Origin": origin}, path)
+        assert answer.status == 403
+        assert not answer.values("access-control-allow-origin")
+        assert "Origin" in answer.header("vary")
     assert upstream.calls == []
 
 
@@ -176,11 +176,11 @@ async def test_a_form_on_a_foreign_page_costs_nothing(upstream, gw):
 
 
 @pytest.mark.parametrize(("name", "value"), FORWARDED, ids=[name for name, _ in FORWARDED])
-@pytest.mark.parametrize("key", [None, KEY])
-async def test_what_came_through_a_proxy_is_refused(upstream, gw, name, value, key):
-    answer = await ask(gw, {name: value}, key=key)
-    assert answer.status == 403
-    assert "proxy" in (await answer.json())["error"]["message"]
+async def test_what_came_through_a_proxy_is_refused(upstream, gw, name, value):
+    for key in (None, KEY):
+        answer = await ask(gw, {name: value}, key=key)
+        assert answer.status == 403
+        assert "proxy" in (await answer.json())["error"]["message"]
     assert upstream.calls == []
 
 
@@ -192,12 +192,12 @@ async def test_names_that_only_look_alike_are_not(gw, name):
 # What stays open to everybody...
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/livez", "/readyz"])
 @pytest.mark.parametrize(
     "headers", [{"Host": "10.0.0.7:8080"}, {"Origin": PAGE}, {"X-Forwarded-For": "192.0.2.1", "Via": "1.1 x"}]
 )
-async def test_probes_and_the_root_are_exempt(gw, path, headers):
-    assert (await gw.request("GET", path, key=None, headers=headers)).status == 200
+async def test_probes_and_the_root_are_exempt(gw, headers):
+    for path in ("/", "/health", "/livez", "/readyz"):
+        assert (await gw.request("GET", path, key=None, headers=headers)).status == 200
 
 
 @pytest.mark.parametrize("headers", [{"Host": "ai.example.org"}, {"Origin": PAGE}, {"Via": "1.1 x"}])

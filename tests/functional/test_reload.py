@@ -8,7 +8,7 @@ import json
 import pytest
 
 from . import KEY, UPSTREAM_KEY, authorized, chat_body
-from .upstream import DONE, Gate, Upstream, chunk, conversation, fault, gated_stream, ordinary, silent
+from .upstream import DONE, Gate, Upstream, chunk, conversation, fault, gated_stream, ordinary, refusal, silent
 from .wire import within
 
 CHAT = "/v1/chat/completions"
@@ -42,6 +42,7 @@ async def test_a_running_stream_goes_on_whatever_was_taken_from_it(upstream, gat
 
 
 async def test_a_request_keeps_what_it_began_with_while_its_body_comes(upstream, gateway):
+    upstream.script = refusal(400, f"I know {UPSTREAM_KEY}, and no other key")
     gw = await gateway(keys=[{"name": "laptop", "models": ["m"]}])
     client = await gw.connect()
     body = json.dumps(chat_body()).encode()
@@ -52,11 +53,13 @@ async def test_a_request_keeps_what_it_began_with_while_its_body_comes(upstream,
     async with Upstream() as second:
         gw.swap(
             keys=[{"name": "laptop", "key": NEW, "models": ["nothing"]}],
-            providers=[{"name": "up", "base_url": second.url}],
+            providers=[{"name": "up", "base_url": second.url, "api_key": "sk-another-secret"}],
             limits={"max_body_bytes": 1},
         )
         await client.send(body)
-        assert (await client.answer()).status == 200
+        answer = await client.answer()
+        assert answer.status == 400
+        assert (await answer.json())["error"]["message"] == "I know [redacted], and no other key"
         assert second.calls == []
     assert (await upstream.arrived()).header("authorization") == f"Bearer {UPSTREAM_KEY}"
 

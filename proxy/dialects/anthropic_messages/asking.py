@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
-
 from proxy.dialects.anthropic_messages import NAME, conversation
+from proxy.dialects.anthropic_messages.fields import dump
 from proxy.dialects.anthropic_messages.reasoning import Plan, plan, version
 from proxy.dialects.anthropic_messages.schemas import fitted
 from proxy.errors import InvalidRequest
@@ -36,7 +35,7 @@ def write(request: Request, *, model: str, quirks: Quirks = _STANDARD) -> bytes:
     _refuse(request)
     told = plan(request, model, quirks.default_max_tokens)
     native = _structured(model)
-    system, messages = conversation.write(request, "" if native else _instruction(request))
+    system, messages = conversation.write(request, _instruction(request, native))
     out: dict[str, Any] = {"model": model, "max_tokens": told.max_tokens, "messages": messages}
     if system:
         out["system"] = system
@@ -58,10 +57,7 @@ def write(request: Request, *, model: str, quirks: Quirks = _STANDARD) -> bytes:
         out[name] = {**value, **kept} if isinstance(kept, dict) and isinstance(value, dict) else value
     for name in quirks.drop:
         out.pop(name, None)
-    try:
-        return orjson.dumps(out)
-    except orjson.JSONEncodeError:
-        raise InvalidRequest("the body is nested too deeply") from None
+    return dump(out, "body")
 
 
 def unsaid(request: Request, model: str = "", quirks: Quirks = _STANDARD) -> tuple[str, ...]:
@@ -113,8 +109,15 @@ def _config(request: Request, told: Plan, native: bool) -> dict[str, Any]:
         config["effort"] = told.effort
     wanted = request.response_format
     if native and wanted is not None and wanted.schema is not None:
-        config["format"] = {"type": "json_schema", "schema": fitted(wanted.schema)}
+        config["format"] = {"type": "json_schema", "schema": _fitted(wanted.schema)}
     return config
+
+
+def _fitted(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return fitted(schema)
+    except RecursionError:
+        raise InvalidRequest("`response_format` is nested too deeply", param="response_format") from None
 
 
 def _structured(model: str) -> bool:
@@ -122,16 +125,16 @@ def _structured(model: str) -> bool:
     return known is not None and known >= _STRUCTURED
 
 
-def _instruction(request: Request) -> str:
-    """Ask in words for JSON where there is no setting for it."""
+def _instruction(request: Request, native: bool) -> str:
+    """Ask in words for JSON where there is no setting for it: of any shape, or of older models."""
     wanted = request.response_format
-    if wanted is None:
+    if wanted is None or (native and wanted.schema is not None):
         return ""
     said = "Answer with one JSON object and nothing else: no code fence, no words around it."
     if wanted.schema is None:
         return said
     about = f" ({wanted.description})" if wanted.description else ""
-    return f"{said} It must fit this JSON schema{about}:\n{orjson.dumps(wanted.schema).decode()}"
+    return f"{said} It must fit this JSON schema{about}:\n{dump(wanted.schema, 'response_format').decode()}"
 
 
 def _tellable(user: str) -> bool:

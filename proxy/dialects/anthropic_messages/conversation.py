@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, assert_never
 from urllib.parse import unquote_to_bytes
 
 from proxy.dialects.anthropic_messages import NAME
-from proxy.dialects.anthropic_messages.writer import arguments
+from proxy.dialects.anthropic_messages.words import arguments
 from proxy.errors import InvalidRequest
 from proxy.requests import Audio, Document, Image, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 
@@ -156,12 +157,18 @@ def _document(document: Document) -> Block:
     else:
         source = _base64(document.media_type, document.data) if document.data else _source(document.url)
         if str(source.get("media_type")).startswith("text/"):
-            words = b64decode(source["data"], validate=False).decode("utf-8", "replace")
-            source = {"type": "text", "media_type": "text/plain", "data": words}
+            source = {"type": "text", "media_type": "text/plain", "data": _words(source["data"])}
     block: Block = {"type": "document", "source": source}
     if document.name:
         block["title"] = document.name
     return block
+
+
+def _words(data: str) -> str:
+    try:
+        return b64decode(data).decode("utf-8", "replace")
+    except NotBase64:
+        raise InvalidRequest("`messages` holds a text document that is not base64", param="messages") from None
 
 
 def _source(url: str) -> Block:

@@ -2,7 +2,7 @@
 
 The heuristic, made to come out near what Anthropic has counted (a test holds it to recordings):
 a token is 3.5 bytes of ASCII text; other characters are a token each; every message, call and
-result costs a few tokens more than its words; tools cost a preamble.  A picture costs a token per
+result costs some tokens more than its words; tools and thinking cost a preamble.  A picture costs a token per
 750 pixels once scaled to 1568 at its longer edge, 1600 where its size is not known; a
 document that is not text costs 2000 tokens for each started 50 KiB.
 """
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 _BYTES_PER_TOKEN = 3.5
 _PER_MESSAGE = 4
 _PER_REQUEST = 3
+_PER_CALL = 40
+_PER_RESULT = 30
 _PER_TOOL = 12
-_TOOLS_PREAMBLE = 300
+_TOOLS_PREAMBLE = 430
+_THINKING_PREAMBLE = 28
 _PICTURE = 1600
 _PIXELS_PER_TOKEN = 750
 _LONGEST_EDGE = 1568
@@ -41,6 +44,8 @@ def estimate(request: Request) -> int:
         total += _PER_MESSAGE + tokens(text.text)
     for turn in request.turns:
         total += _turn(turn)
+    if request.reasoning is not None:
+        total += _THINKING_PREAMBLE
     if request.tools:
         total += _TOOLS_PREAMBLE
     for tool in request.tools:
@@ -81,9 +86,9 @@ def _part(part: Part) -> float:
         case Thinking():
             return tokens(part.text)
         case ToolCall():
-            return _PER_MESSAGE + tokens(part.name) + tokens(part.arguments)
+            return _PER_CALL + tokens(part.name) + tokens(part.arguments)
         case ToolResult():
-            return _PER_MESSAGE + sum(map(_part, part.parts))
+            return _PER_RESULT + sum(map(_part, part.parts))
         case Image():
             return _picture(part)
         case Document():

@@ -88,6 +88,8 @@ class Reader:
             raise UpstreamError("the provider sent a frame that is not JSON") from None
         if not isinstance(data, dict):
             raise UpstreamError("the provider sent a frame that is not an object")
+        if frame.event == "error":
+            raise theirs(data, self._scrub)
         kind = data.get("type") or frame.event
         if kind == "content_block_delta":
             yield from self._delta(data.get("index"), data.get("delta"))
@@ -158,8 +160,7 @@ class Reader:
             case "redacted_thinking":
                 yield from self._opened(Block.THINKING, redacted=_text(block.get("data")))
             case "tool_use":
-                given = block.get("input")
-                self._arguments = orjson.dumps(given).decode() if given else "{}"
+                self._arguments = _arguments(block.get("input"))
                 self._called = True
                 yield from self._opened(Block.TOOL_CALL, _text(block.get("id")), _text(block.get("name")))
 
@@ -173,8 +174,9 @@ class Reader:
                 yield from self._close()
                 self._place = place
                 yield from self._opened(block)
-            if block is self._open:
-                yield from self._say(_text(delta.get(field)))
+            if block is self._open and (text := _text(delta.get(field))):
+                self._spoken = True
+                yield BlockDelta(self._index, block, text)
         elif self._open is None:
             return
         elif kind == "signature_delta":
@@ -191,14 +193,14 @@ class Reader:
 
     def _say(self, text: str) -> Iterator[Event]:
         if text and self._open is not None:
-            self._spoken = True
             yield BlockDelta(self._index, self._open, text)
 
     def _cite(self, citation: object) -> Iterator[Event]:
         if isinstance(citation, dict) and self._open is Block.TEXT:
             title = citation.get("title") or citation.get("document_title")
             told = {"url": citation.get("url"), "title": title, "text": citation.get("cited_text")}
-            yield Cited(self._index, {**{k: v for k, v in told.items() if v}, **citation})
+            flat = {k: v for k, v in citation.items() if not isinstance(v, dict | list)}
+            yield Cited(self._index, {**{k: v for k, v in told.items() if v}, **flat})
 
     def _close(self) -> Iterator[Event]:
         block, self._open = self._open, None
@@ -222,6 +224,13 @@ def read_whole(body: bytes, scrub: Scrub) -> Iterator[Event]:
     if not isinstance(answer.get("content"), list):
         raise UpstreamError("the provider's answer has no `content`")
     yield from Reader(scrub).message(answer)
+
+
+def _arguments(given: object) -> str:
+    try:
+        return orjson.dumps(given or {}).decode()
+    except orjson.JSONEncodeError:
+        raise UpstreamError("the provider sent arguments that are nested too deeply") from None
 
 
 def _text(value: object) -> str:

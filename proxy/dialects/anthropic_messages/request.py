@@ -17,11 +17,9 @@ from proxy.dialects.anthropic_messages.fields import need, number, objects, take
 from proxy.errors import InvalidRequest
 from proxy.requests import Choice, Reasoning, Request, ResponseFormat, Tool, ToolChoice, Turn
 
+_PLAIN = frozenset(("model", "messages", "system", "stream", "max_tokens", "temperature", "top_k", "top_p"))
 #: Fields that have a place at the waist; of some of them only parts.
-KNOWN = frozenset(
-    "max_tokens messages metadata model output_config output_format stop_sequences stream system temperature thinking "
-    "tool_choice tools top_k top_p".split()
-)  # fmt: skip
+KNOWN = _PLAIN | {"metadata", "output_config", "output_format", "stop_sequences", "thinking", "tool_choice", "tools"}
 CHOICE: dict[str, Choice] = {
     "auto": Choice.AUTO,
     "any": Choice.REQUIRED,
@@ -61,7 +59,7 @@ class _Reading:
             stream=take(fields, "stream", bool) or False,
             include_usage=True,
             tools=tools,
-            tool_choice=_choice(choice) if choice else None,
+            tool_choice=None if choice is None else _choice(choice),
             parallel_tool_calls=False if parallel else None,
             max_tokens=self._whole("max_tokens"),
             temperature=number(fields, "temperature"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
+from proxy.dialects.anthropic_messages.fields import dump
 
-_KEPT = frozenset("type enum const $ref description title default required".split())
+_KEPT = frozenset(("type", "enum", "const", "$ref", "description", "title", "default", "required"))
 _MAPS = frozenset(("properties", "$defs", "definitions"))
 _LISTS = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
-_FORMATS = frozenset("date-time time date duration email hostname uri ipv4 ipv6 uuid".split())
+_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"))
 
 
 def fitted(schema: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def fitted(schema: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     unsaid: dict[str, Any] = {}
     for name, value in schema.items():
-        if name in _KEPT or (name == "format" and value in _FORMATS) or (name == "minItems" and value in (0, 1)):
+        if name in _KEPT or _known(name, value):
             out[name] = value
         elif name in _MAPS and isinstance(value, dict):
             out[name] = {key: _inner(one) for key, one in value.items()}
@@ -35,8 +35,14 @@ def fitted(schema: dict[str, Any]) -> dict[str, Any]:
         out["additionalProperties"] = False
     if unsaid:
         said = [text] if isinstance(text := out.get("description"), str) else []
-        out["description"] = "\n\n".join([*said, orjson.dumps(unsaid).decode()])
+        out["description"] = "\n\n".join([*said, dump(unsaid, "response_format").decode()])
     return out
+
+
+def _known(name: str, value: object) -> bool:
+    if name == "format":
+        return isinstance(value, str) and value in _FORMATS
+    return name == "minItems" and value in (0, 1)
 
 
 def _inner(schema: object) -> object:

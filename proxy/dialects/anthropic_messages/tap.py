@@ -30,6 +30,8 @@ class Tap:
     on after it, and a `[DONE]` (some gateways add one) never does: it breaks Claude Code.
     """
 
+    named = True
+
     def __init__(self, scrub: Scrub) -> None:
         self._scrub = scrub
         self._counts: dict[str, Any] = {}

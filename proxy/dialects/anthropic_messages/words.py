@@ -1,8 +1,10 @@
-"""What reader and writer must agree on: why an answer stopped, and how its tokens are counted."""
+"""What both directions must agree on: why an answer stopped, how its tokens are counted, what a call is given."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import orjson
 
 from proxy.events import Stop, Usage
 
@@ -65,6 +67,15 @@ def usage_words(usage: Usage) -> dict[str, Any]:
     if usage.reasoning:
         words["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     return words
+
+
+def arguments(text: str) -> dict[str, object]:
+    """Read a call's arguments as the object that this dialect wants; broken ones (a cut answer) are none."""
+    try:
+        given = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return given if isinstance(given, dict) else {}
 
 
 def _count(source: object, name: str) -> int:

@@ -11,7 +11,8 @@ from uuid import uuid4
 import orjson
 
 from proxy.dialects.anthropic_messages.count import estimate as count
-from proxy.dialects.anthropic_messages.words import REASON, usage_words
+from proxy.dialects.anthropic_messages.words import REASON, arguments, usage_words
+from proxy.errors import UpstreamError
 from proxy.events import (
     Block,
     BlockClosed,
@@ -142,7 +143,10 @@ def whole(answer: Answer, model: str, request: Request | None = None) -> bytes:
     usage = answer.usage or Usage(count(request) if request else 1, max(1, len(answer.text) // _LETTERS_PER_TOKEN))
     message = _message(answer.id, model)
     message |= {"content": blocks, **_stopped(answer.stop or Stop.END, answer.sequence, request, refused=refused)}
-    return orjson.dumps(message | {"usage": usage_words(usage)})
+    try:
+        return orjson.dumps(message | {"usage": usage_words(usage)})
+    except orjson.JSONEncodeError:
+        raise UpstreamError("the provider sent arguments that are nested too deeply") from None
 
 
 def citation(told: dict[str, object]) -> dict[str, object]:
@@ -156,15 +160,6 @@ def citation(told: dict[str, object]) -> dict[str, object]:
         "title": told.get("title"),
         "encrypted_index": "",
     }
-
-
-def arguments(text: str) -> dict[str, object]:
-    """Read a call's arguments as the object that this dialect wants; broken ones (a cut answer) are none."""
-    try:
-        given = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return given if isinstance(given, dict) else {}
 
 
 def _message(id: str, model: str) -> dict[str, Any]:

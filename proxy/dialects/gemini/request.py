@@ -47,7 +47,7 @@ def _decoded(body: bytes) -> Any:
     except UnicodeDecodeError as exc:
         raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from None
     except orjson.JSONDecodeError as exc:
-        if "recursion" in str(exc).lower():
+        if "limit" in str(exc):
             raise InvalidRequest("the body is nested too deeply") from None
         raise InvalidRequest(f"the body is not JSON: {exc}") from None
 

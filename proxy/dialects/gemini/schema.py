@@ -23,7 +23,7 @@ def from_openapi(schema: Any) -> Any:
         return schema
     out: dict[str, Any] = {}
     for key, value in schema.items():
-        name = _NAMES.get(key, key)
+        name: str = _NAMES.get(key, str(key))
         if name in _MAPS and isinstance(value, dict):
             out[name] = {key: from_openapi(inner) for key, inner in value.items()}
         elif name in _LISTS and isinstance(value, list):

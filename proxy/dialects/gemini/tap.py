@@ -27,12 +27,15 @@ class Tap:
     ``array`` is for clients that do not ask for `alt=sse`: each chunk becomes an item of their array.
     """
 
+    named = False
+
     def __init__(self, scrub: Scrub, *, array: bool = False) -> None:
         self._scrub = scrub
         self._array = array
         self._framing = framing(array)
         self._counted = b""  # the last bytes that hold counts
         self.finished = False
+        self.done = False
         self.error: GatewayError | None = None
 
     def plain(self, run: bytes) -> bool:

@@ -21,7 +21,7 @@ TYPE: dict[Kind, str] = {
 }
 
 
-def body(error: GatewayError) -> bytes:
+def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a whole error answer."""
     theirs = error.type if isinstance(error, UpstreamRefused) else None
     return orjson.dumps(
@@ -36,6 +36,6 @@ def body(error: GatewayError) -> bytes:
     )
 
 
-def frame(error: GatewayError) -> bytes:
+def frame(error: GatewayError, request_id: str = "") -> bytes:
     """Render the frame that tells a fault inside a stream; clients raise on a top-level `error`."""
     return encode(body(error))

@@ -6,6 +6,7 @@ are known.  Blocks have no bounds on the wire: one is over when another begins.
 
 from __future__ import annotations
 
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -49,7 +50,9 @@ class ChatReader:
         self._opened: object = None  # the id and key with which it was opened
         self._call: object = None  # which tool call is open: its index, else its id, else its name
         self._stop: Stop | None = None
-        self.usage: dict[str, Any] | None = None
+        self._usage: dict[str, Any] | None = None
+        self._called = False  # a tool
+        self._ids: set[str] = set()  # of its calls
         self.finished = False
         self.done = False
 
@@ -75,8 +78,8 @@ class ChatReader:
     def chunk(self, chunk: dict[str, Any]) -> Iterator[Event]:
         """Read one decoded chunk; a whole answer is one chunk whose deltas are messages."""
         usage = chunk.get("usage")
-        if isinstance(usage, dict) and (self.usage is None or usage.get("prompt_tokens") or usage.get("total_tokens")):
-            self.usage = usage
+        if isinstance(usage, dict) and (self._usage is None or usage.get("prompt_tokens") or usage.get("total_tokens")):
+            self._usage = usage
         choices = chunk.get("choices")
         candidates = choices if isinstance(choices, list) else ()
         choice = next((c for c in candidates if isinstance(c, dict) and not c.get("index")), None)
@@ -98,8 +101,15 @@ class ChatReader:
         """The end mark, or a body that ended after the finish reason."""
         self.done = True
         yield from self._close()
-        usage = self.usage
-        yield MessageEnded(self._stop or Stop.END, usage_of(usage) if usage else None)
+        stop = self._stop or Stop.END
+        if stop is Stop.END and self._called:  # Gemini's and Ollama's word for it is `stop`
+            stop = Stop.TOOL_CALLS
+        yield MessageEnded(stop, self.usage)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider says the answer costs; None until it does."""
+        return usage_of(self._usage) if self._usage else None
 
     def _refused(self, body: object) -> GatewayError:
         refusal = read_refusal(body)
@@ -151,6 +161,10 @@ class ChatReader:
                 return  # an end mark with everything null (Workers AI)
             self._call = known
             self._opened = (id, known)
+            if not id or id == "null" or id in self._ids:  # Mistral's word for none; LocalAI's one for all
+                id = f"call_{getrandbits(96):024x}"
+            self._ids.add(id)
+            self._called = True
             yield from self._begin(Block.TOOL_CALL, id, name)
         arguments = function.get("arguments")
         if isinstance(arguments, dict | list):
@@ -173,11 +187,16 @@ class ChatReader:
 def usage_of(usage: dict[str, Any]) -> Usage:
     """Read OpenAI's usage object."""
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    reasoning = _count(completion, "reasoning_tokens")
+    if reasoning and _count(usage, "total_tokens") == read + written + reasoning:
+        written += reasoning  # xAI counts thoughts apart
     return Usage(
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
-        cached=_count(prompt, "cached_tokens"),
-        reasoning=_count(completion, "reasoning_tokens"),
+        read,
+        written,
+        cached=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
+        cache_written=_count(prompt, "cache_write_tokens"),
+        reasoning=reasoning,
     )
 
 

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Raw
 
 from proxy.errors import InvalidRequest
-from proxy.requests import Image, Request, Text, Turn
 
 
 class _Head(msgspec.Struct):
@@ -56,7 +55,7 @@ def parse(body: bytes, *, messages: bool = True) -> ChatRequest:
     Raises ``InvalidRequest`` whose ``param`` names the field to mend.
     """
     fields = split(body)
-    request = ChatRequest(body, fields, _model(fields), _flag(fields, "stream"))
+    request = ChatRequest(body, fields, model_of(fields), flag(fields, "stream"))
     if messages:
         request.roles = _roles(fields)
     if (raw := fields.get("stream_options")) is not None:
@@ -118,49 +117,8 @@ def render(
     return _dump(out)
 
 
-def write(
-    request: Request,
-    *,
-    model: str,
-    ask_usage: bool,
-    drop: tuple[str, ...] = (),
-    roles: dict[str, str] | None = None,
-) -> bytes:
-    """Write a canonical request as a chat completion; ``drop`` and ``roles`` as in `render`."""
-    roles = roles or {}
-    out: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": roles.get(turn.role, turn.role), "content": _content(turn)} for turn in request.turns],
-        "stream": request.stream,
-    }
-    if request.max_tokens is not None:
-        out["max_tokens"] = request.max_tokens
-    if request.temperature is not None:
-        out["temperature"] = request.temperature
-    if request.stream and ask_usage:
-        out["stream_options"] = {"include_usage": True}
-    for name in drop:
-        out.pop(name, None)
-    try:
-        return _dump(out)
-    except RecursionError:
-        raise InvalidRequest("`messages` is nested too deeply", param="messages") from None
-
-
-def _content(turn: Turn) -> str | list[dict[str, Any]]:
-    if all(isinstance(part, Text) for part in turn.parts):
-        return "\n\n".join(part.text for part in turn.parts if isinstance(part, Text))
-    parts: list[dict[str, Any]] = []
-    for part in turn.parts:
-        match part:
-            case Text():
-                parts.append({"type": "text", "text": part.text})
-            case Image():
-                parts.append({"type": "image_url", "image_url": {"url": part.url}})
-    return parts
-
-
-def _model(fields: dict[str, Raw]) -> str | None:
+def model_of(fields: dict[str, Raw]) -> str | None:
+    """Read `model`.  Raises ``InvalidRequest``."""
     raw = fields.get("model")
     if raw is None:
         return None
@@ -170,7 +128,8 @@ def _model(fields: dict[str, Raw]) -> str | None:
         raise InvalidRequest("`model` must be a string", param="model") from None
 
 
-def _flag(fields: dict[str, Raw], name: str) -> bool:
+def flag(fields: dict[str, Raw], name: str) -> bool:
+    """Read a boolean; null is false.  Raises ``InvalidRequest``."""
     value = bytes(fields.get(name, b"null"))
     if value not in (b"true", b"false", b"null"):
         raise InvalidRequest(f"`{name}` must be true or false", param=name)

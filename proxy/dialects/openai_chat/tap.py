@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from proxy.dialects.openai_chat.reader import usage_of
 from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import DONE, encode
 
 if TYPE_CHECKING:
     from proxy.errors import GatewayError
+    from proxy.events import Usage
     from proxy.sse import Frame
 
 END_MARK = encode(DONE)
@@ -30,6 +32,9 @@ class ChatTap:
     reaches only a client that asked (simple loops index `choices[0]`), and such a client gets
     exactly one.
     """
+
+    named = False
+    done = False  # the Reframer knows this dialect's end mark
 
     def __init__(self, scrub: Scrub, *, include_usage: bool = False, choices: int = 1) -> None:
         self._scrub = scrub
@@ -84,7 +89,11 @@ class ChatTap:
         return self._usage_chunk() + END_MARK
 
     @property
-    def usage(self) -> dict[str, Any] | None:
+    def usage(self) -> Usage | None:
+        """What the answer cost."""
+        return usage_of(words) if (words := self._words()) else None
+
+    def _words(self) -> dict[str, Any] | None:
         """The provider's usage object: the last that counts anything."""
         latest = None
         for data in reversed(self._usages):
@@ -111,7 +120,8 @@ class ChatTap:
         if not self._include_usage or self._usage_passed or not self._usages:
             return b""
         self._usage_passed = True
-        last = orjson.loads(self._usages[-1])
+        told = [orjson.loads(data) for data in self._usages]
+        last = next((c for c in reversed(told) if c.get("id")), told[-1])  # Workers AI ends with a line without
         old = last.get("object") == "text_completion"  # Perplexity ends with `chat.completion.done`
         return encode(
             orjson.dumps(
@@ -121,7 +131,7 @@ class ChatTap:
                     "created": last.get("created", 0),
                     "model": last.get("model", ""),
                     "choices": [],
-                    "usage": self.usage,
+                    "usage": self._words(),
                 }
             )
         )

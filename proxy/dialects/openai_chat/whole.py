@@ -12,8 +12,8 @@ from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import DONE, encode
 
 
-def check(body: bytes, scrub: Scrub, required: str = "choices") -> dict[str, Any]:
-    """Decode a provider's whole answer; it must be an object with ``required``.
+def check(body: bytes, scrub: Scrub, required: str = "choices", kind: type = list) -> dict[str, Any]:
+    """Decode a provider's whole answer; it must be an object with ``required``, a ``kind``.
 
     DeepSeek sends blank lines while it works, and some providers answer 200 with an error.
     """
@@ -26,7 +26,7 @@ def check(body: bytes, scrub: Scrub, required: str = "choices") -> dict[str, Any
     if answer.get("error") or answer.get("success") is False or answer.get("object") == "error":
         refusal = read_refusal(answer)
         raise refused(refusal.status, refusal, scrub)
-    if not isinstance(answer.get(required), list):
+    if not isinstance(answer.get(required), kind):
         raise UpstreamError(f"the provider's answer has no `{required}`")
     return answer
 

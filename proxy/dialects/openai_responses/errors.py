@@ -66,50 +66,61 @@ STATUS: dict[str, int] = {
 
 def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a whole error answer."""
-    return orjson.dumps({"error": envelope(error)})
+    return orjson.dumps({"error": _envelope(error)})
 
 
-def frame(error: GatewayError, request_id: str = "") -> bytes:
-    """Render the frames that tell a fault inside a stream of which nothing is known."""
-    return failed(error, bare("", ""), 0)
+def frame(error: GatewayError, request_id: str = "", *, id: str = "", number: int = 0) -> bytes:
+    """Render the frames that tell a fault inside a stream.
+
+    ``id`` is the response's, where it is known, and ``number`` the next event's.
+    """
+    return tell(error, orjson.dumps({**_BARE, "id": id, "error": words(error)}), number)
 
 
-def failed(error: GatewayError, response: dict[str, Any], number: int) -> bytes:
-    """Tell a fault and end ``response``; ``number`` is the next event's."""
-    told = envelope(error)
-    code = (isinstance(error, UpstreamRefused) and error.code) or CODE[error.kind]
-    flat = {"code": code, "message": error.message, "param": error.param}
-    first = {"type": "error", "sequence_number": number, **flat, "error": {**told, "code": code}}
-    response = {**response, "status": "failed", "error": {"code": code, "message": error.message}}
-    last = {"type": "response.failed", "sequence_number": number + 1, "response": response}
+def tell(error: GatewayError, response: bytes, number: int) -> bytes:
+    """Render a fault before ``response``, an object that failed; ``number`` is the next event's."""
+    said = words(error)
+    first = {
+        "type": "error",
+        "sequence_number": number,
+        **said,
+        "param": error.param,
+        "error": _envelope(error, **said),
+    }
+    last = {"type": "response.failed", "sequence_number": number + 1, "response": orjson.Fragment(response)}
     return encode(orjson.dumps(first), "error") + encode(orjson.dumps(last), "response.failed")
 
 
-def envelope(error: GatewayError) -> dict[str, str | None]:
-    """Say a fault as OpenAI's envelope does."""
+def words(error: GatewayError) -> dict[str, str]:
+    """Say a fault as a response object does; a provider's own code is kept, clients act on it."""
+    theirs = error.code if isinstance(error, UpstreamRefused) else None
+    return {"code": theirs or CODE[error.kind], "message": error.message}
+
+
+def _envelope(error: GatewayError, **instead: str) -> dict[str, str | None]:
     theirs = error.type if isinstance(error, UpstreamRefused) else None
     return {
         "message": error.message,
         "type": theirs or TYPE[error.kind],
         "param": error.param,
         "code": error.code,
+        **instead,
     }
 
 
-def bare(id: str, model: str) -> dict[str, Any]:
-    """The least that clients take for a response object."""
-    return {
-        "id": id,
-        "object": "response",
-        "created_at": 0,
-        "status": "in_progress",
-        "model": model,
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-        "usage": None,
-    }
+#: The least that clients take for a response object.
+_BARE: dict[str, Any] = {
+    "id": "",
+    "object": "response",
+    "created_at": 0,
+    "status": "failed",
+    "model": "",
+    "output": [],
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": None,
+}
 
 
 # A provider's faults...

@@ -86,7 +86,7 @@ class History:
                 raise InvalidRequest(
                     f"`{place}` refers to a stored item; nothing is stored here, send the item itself", param=place
                 )
-            case kind if kind in _COMPACTED:
+            case str(kind) if kind in _COMPACTED:
                 raise InvalidRequest(f"`{place}` can be read by OpenAI only", param=place)
             case "additional_tools":
                 pass  # read with the other tools
@@ -126,7 +126,10 @@ class History:
         return last
 
     def _reasoning(self, item: dict[str, Any]) -> None:
-        seal = unwrap(_text(item.get("encrypted_content")))
+        encrypted = _text(item.get("encrypted_content"))
+        seal = unwrap(encrypted)
+        if encrypted and seal is None:  # another provider would refuse it
+            self.dropped.append("input.encrypted_content")
         texts = [_text(part.get("text")) for part in _objects(item.get("summary"))]
         if not any(texts):
             texts = [_text(part.get("text")) for part in _objects(item.get("content"))]
@@ -138,10 +141,8 @@ class History:
                 self._answer().parts.append(Thinking(redacted=value))
             case (Sealed.THOUGHT, value, _):
                 self._answer().parts.append(Thinking(text, value))
-            case None if text:
+            case _ if text:
                 self._answer().parts.append(Thinking(text))
-            case _:
-                self.dropped.append("input.reasoning")
 
     def _call(self, id: str, name: str, arguments: str) -> None:
         draft = self._answer()
@@ -169,12 +170,10 @@ class History:
         id = item.get("call_id")
         if isinstance(id, str) and id and kind.endswith("_call"):
             name = kind.removesuffix("_call")
-            arguments = next((item[n] for n in ("action", "operation", "arguments") if item.get(n) is not None), {})
-            text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-            self._call(id, name, text)
+            told = (item.get(field) for field in ("action", "operation", "arguments"))
+            self._call(id, name, _json(next((value for value in told if value is not None), {})))
         elif isinstance(id, str) and id and kind.endswith("_output"):
-            output = item.get("output", item.get("tools"))
-            self._result(id, output if isinstance(output, str) else msgspec.json.encode(output).decode(), "")
+            self._result(id, _json(item.get("output", item.get("tools"))), f"{kind}.output")
         else:
             self.dropped.append(f"input.{kind[:40]}")
 
@@ -216,7 +215,8 @@ def _part(part: Any, place: str, dropped: list[str]) -> Part | None:
 
 
 def _image(part: dict[str, Any], place: str) -> Image:
-    url, detail = part.get("image_url"), _text(part.get("detail"))
+    url: Any = part.get("image_url")
+    detail = _text(part.get("detail"))
     if isinstance(url, dict):  # as chat completions spell it
         url, detail = url.get("url"), _text(url.get("detail"))
     if not isinstance(url, str) or not url:
@@ -255,6 +255,10 @@ def _output(output: object, place: str) -> Iterator[Text | Image | Document]:
                     yield part
         case _:
             raise InvalidRequest(f"`{place}` must be a string or an array of parts", param=place)
+
+
+def _json(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -49,7 +49,13 @@ _KNOWN = frozenset(
 
 def read(body: bytes) -> Request:
     """Read a body.  Raises ``InvalidRequest`` whose ``param`` names the field to mend."""
-    fields = _decode(body)
+    try:
+        return _read(_decode(body))
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+
+
+def _read(fields: dict[str, Any]) -> Request:
     for name in STORED:
         if fields.get(name):
             raise InvalidRequest(
@@ -66,8 +72,6 @@ def read(body: bytes) -> Request:
     system = list(_instructions(fields.get("instructions")))
     while turns and turns[0].role is Role.SYSTEM:
         system += [part for part in turns.pop(0).parts if isinstance(part, Text)]
-    if not turns and not system:
-        raise InvalidRequest("`input` must not be empty", param="input")
     text = take.object("text")
     others = {name for name, value in fields.items() if name not in _KNOWN and value is not None}
     extras = {name: value for name, value in fields.items() if name != "input" and value is not None}
@@ -103,8 +107,6 @@ def _decode(body: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
     except UnicodeDecodeError as exc:
         raise InvalidRequest(f"the body is not UTF-8 (byte {exc.start})") from None
-    except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
     except msgspec.ValidationError as exc:
         raise InvalidRequest(f"the body must be a JSON object: {exc}") from None
     except msgspec.DecodeError as exc:
@@ -155,10 +157,12 @@ class _Fields:
 
 
 def _turns(given: object, history: History) -> list[Turn]:
-    if isinstance(given, str):
-        return [Turn(Role.USER, (Text(given),))] if given else []
     if given is None:
         raise InvalidRequest("`input` is missing", param="input")
+    if given in ("", []):
+        raise InvalidRequest("`input` must not be empty", param="input")
+    if isinstance(given, str):
+        return [Turn(Role.USER, (Text(given),))]
     if not isinstance(given, list):
         raise InvalidRequest("`input` must be a string or an array of items", param="input")
     for position, item in enumerate(given):
@@ -188,7 +192,7 @@ def _logprobs(take: _Fields) -> int | None:
     return alternatives if wanted or alternatives else None
 
 
-def _format(wanted: object) -> ResponseFormat | None:
+def _format(wanted: Any) -> ResponseFormat | None:
     match wanted:
         case None | {"type": "text"}:
             return None

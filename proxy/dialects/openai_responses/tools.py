@@ -90,7 +90,7 @@ def read_tools(tools: list[Any], place: str = "tools") -> Toolbox:
     return box
 
 
-def read_choice(choice: object, box: Toolbox) -> tuple[ToolChoice | None, tuple[Tool, ...]]:
+def read_choice(choice: Any, box: Toolbox) -> tuple[ToolChoice | None, tuple[Tool, ...]]:
     """Read `tool_choice`; also the tools that it leaves."""
     everything = tuple(box.tools)
     match choice:
@@ -140,8 +140,8 @@ def _function(tool: dict[str, Any], name: str, where: str) -> Tool:
 def _custom(tool: dict[str, Any], name: str) -> Tool:
     wanted = "The whole input, as plain text."
     match tool.get("format"):
-        case {"type": "grammar", "definition": str(definition)} as form:
-            wanted += f" It must match this {_text(form.get('syntax')) or 'lark'} grammar:\n{definition}"
+        case {"type": "grammar", "syntax": str(syntax), "definition": str(definition)}:
+            wanted += f" It must match this {syntax} grammar:\n{definition}"
     schema = {
         "type": "object",
         "properties": {"input": {"type": "string", "description": wanted}},
