@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+import orjson
 
 from proxy.dialects.openai_chat import request as chat_request
 from proxy.dialects.openai_chat import whole as chat_whole
@@ -179,7 +180,9 @@ class _Same:
         return msgspec.json.encode({k: v for k, v in {**fields, "model": upstream}.items() if k not in drop})
 
     def pipe(self, model: str, max_frame: int) -> Pipe:
-        return Passthrough(tap(self.dialect, self._scrub), self._fail, max_frame)
+        inner = tap(self.dialect, self._scrub)
+        # Where a fault must continue the stream's own count, the tap knows how.
+        return Passthrough(inner, getattr(inner, "fail", self._fail), max_frame)
 
     def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
         side, request = client_side(self.dialect), self._asked.request()
@@ -220,6 +223,8 @@ class Crossing:
             return self._provider.write(self._request, upstream, target.quirks)
         except RecursionError:
             raise InvalidRequest("the body is nested too deeply") from None
+        except orjson.JSONEncodeError as exc:  # a number beyond 64 bits, or depth
+            raise InvalidRequest(f"the body cannot be written for the provider: {exc}") from None
         except InvalidRequest as exc:
             exc.message = f"{exc.message} (provider {target.provider})"
             raise

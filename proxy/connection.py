@@ -22,6 +22,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp import StreamReader
+    from aiohttp.http import RawRequestMessage
     from aiohttp.web_request import BaseRequest
 
 log = logging.getLogger(__name__)
@@ -83,9 +85,9 @@ class Connection(RequestHandler):
         elif data and not in_body:
             self.waiting_since = self.waiting_since or self._loop.time()
             self._head += len(data)
-            if self._head > self.max_field_size and self._waiter is not None:
+            if self._head > self.max_field_size and not self._force_close:
                 self._messages.append(_fault("a head that is too large"))
-                if not self._waiter.done():
+                if self._waiter is not None and not self._waiter.done():
                     self._waiter.set_result(None)
 
     def _look_at_heads(self, received: int) -> None:

@@ -6,21 +6,32 @@ import json
 
 import pytest
 
-from proxy.bridges import COMMENT, EMPTY_CHUNK, OpenAIBridge, SimpleBridge
+from proxy.bridges import DialectAsked, OpenAIBridge, SimpleAsked
 from proxy.dialects import simple_chat
 from proxy.dialects.openai_chat import errors as openai_errors
 from proxy.errors import InvalidRequest, UpstreamError, UpstreamRefused
-from proxy.routing.table import Target
-from proxy.settings.schema import Timeouts
+from proxy.events import Usage
+from proxy.routing import table
+from proxy.settings import load
 
+from .functional import config
 from .functional.upstream import completion, fault, sse, usage
 
 HI = [{"role": "user", "content": "Hi"}]
+USED = Usage(5, 7)
 
 
-def target(**changes):
-    told = {"ask_usage": True, "drop": (), "roles": {}, **changes}
-    return Target(provider="up", upstream="", weight=1, url="http://127.0.0.1:9", heads={}, timeouts=Timeouts(), **told)
+@pytest.fixture
+def target(tmp_path):
+    """Make a deployment at a provider with these settings."""
+
+    def make(**provider):
+        path = tmp_path / "config.toml"
+        path.write_text(config("http://127.0.0.1:9", providers=[{"name": "up", **provider}]))
+        (found,) = table.build(load(path, {}).settings, None, "agent").entries["m"].targets
+        return found
+
+    return make
 
 
 def scrub(text):
@@ -33,7 +44,7 @@ def openai(body, operation="chat", **how):
 
 
 def simple(body):
-    return SimpleBridge(json.dumps(body).encode(), scrub, simple_chat.frame)
+    return SimpleAsked(json.dumps(body).encode(), scrub, simple_chat.frame)
 
 
 # Chat completions on both sides...
@@ -57,8 +68,9 @@ def simple(body):
         ),
     ],
 )
-def test_where_nothing_must_change_the_bytes_stay(body):
-    assert openai(body).body("m", target()) is body
+def test_where_nothing_must_change_the_bytes_stay(target, body):
+    at = target()
+    assert openai(body).meet(at).body("m", at) is body
 
 
 @pytest.mark.parametrize(
@@ -79,19 +91,20 @@ def test_where_nothing_must_change_the_bytes_stay(body):
             id="beside-what-was-there",
         ),
         pytest.param({"model": "theirs", "stream": True}, {"ask_usage": False}, {}, id="where-the-provider-takes-it"),
-        pytest.param({"model": "theirs", "x": 1, "y": 2}, {"drop": ("x", "z")}, {"x": None}, id="a-field-it-refuses"),
+        pytest.param({"model": "theirs", "x": 1, "y": 2}, {"drop": ["x", "z"]}, {"x": None}, id="a-field-it-refuses"),
         pytest.param(
             {"model": "theirs", "messages": [{"role": "developer", "content": "Be brief.", "x": 1.10}]},
-            {"roles": {"developer": "system"}},
+            {"kind": "deepseek"},
             {"messages": [{"role": "system", "content": "Be brief.", "x": 1.10}]},
             id="a-role-it-does-not-know",
         ),
     ],
 )
-def test_only_what_must_change_does(fields, how, sent):
+def test_only_what_must_change_does(target, fields, how, sent):
+    at = target(**how)
     body = {"messages": HI, "unknown": {"deep": [1, None]}, **fields}
     expected = {name: value for name, value in {**body, **sent}.items() if value is not None}
-    assert json.loads(openai(body).body("theirs", target(**how))) == expected
+    assert json.loads(openai(body).meet(at).body("theirs", at)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,9 +118,11 @@ def test_only_what_must_change_does(fields, how, sent):
         ({"stream": None}, False, False),
     ],
 )
-def test_what_is_given_decides_whether_it_streams(fields, default, streamed):
+def test_what_is_given_decides_whether_it_streams(target, fields, default, streamed):
     bridge = openai({"model": "m", "messages": HI, **fields}, stream_default=default)
     assert bridge.stream is streamed
+    assert bridge.meet(target()).stream is streamed
+    assert bridge.meet(target(kind="anthropic")).stream is streamed
     assert json.loads(bridge.body("m", target())).get("stream") in ((True,) if streamed else (None, False))
 
 
@@ -117,7 +132,7 @@ def test_no_name_is_no_model(model):
     assert simple({"model": model, "prompt": "Hi"}).model is None
 
 
-def test_embeddings_never_stream_and_ask_for_no_usage():
+def test_embeddings_never_stream_and_ask_for_no_usage(target):
     body = b'{"model":"m","input":"Hi","stream":true}'
     bridge = openai(body, "embeddings")
     assert bridge.stream is False
@@ -127,9 +142,9 @@ def test_embeddings_never_stream_and_ask_for_no_usage():
 @pytest.mark.parametrize(
     ("operation", "answer", "used"),
     [
-        ("chat", completion(), usage()),
+        ("chat", completion(), USED),
         ("completions", {"choices": [{"text": "a"}]}, None),
-        ("embeddings", {"data": [{"embedding": "AAA="}], "usage": usage(5, 0)}, usage(5, 0)),
+        ("embeddings", {"data": [{"embedding": "AAA="}], "usage": usage(5, 0)}, Usage(5, 0)),
         ("chat", {"choices": [], "usage": "odd"}, None),
     ],
 )
@@ -166,65 +181,103 @@ def test_a_stream_passes_and_its_fault_is_told_in_the_client_s_words():
     assert json.loads(pipe.fail(pipe.error)[6:])["error"]["message"].endswith("bad [redacted]")
 
 
-@pytest.mark.parametrize(("mode", "sign"), [("comment", COMMENT), ("chunk", EMPTY_CHUNK), ("off", b"")])
+@pytest.mark.parametrize("begin", [b"data: ", b": hello\n\ndata: "])
+def test_a_stream_that_nobody_asked_for_is_folded(begin):
+    frames = begin + b"\n\ndata: ".join(
+        json.dumps(frame).encode()
+        for frame in (
+            {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {"content": "lo"}, "finish_reason": "stop"}], "usage": usage()},
+        )
+    )
+    answer, used = openai({"model": "m", "messages": HI}).whole(frames + b"\n\ndata: [DONE]\n\n", "m")
+    assert json.loads(answer)["choices"][0]["message"]["content"] == "Hello"
+    assert used == USED
+
+
+SIGNS = [("comment", b": keep-alive\n\n"), ("off", b"")]
+
+
+@pytest.mark.parametrize(("mode", "sign"), SIGNS)
 def test_signs_of_life(mode, sign):
     assert openai({"model": "m", "messages": HI}).keepalive(mode) == sign
 
 
 def test_an_empty_chunk_is_one_that_says_nothing():
-    told = json.loads(EMPTY_CHUNK[6:])
+    told = json.loads(openai({"model": "m", "messages": HI}).keepalive("chunk")[6:])
     assert told["object"] == "chat.completion.chunk"
     assert told["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
 
 
-# The simple dialect before chat completions...
+# Another dialect on each side...
 
 
-def test_a_simple_request_becomes_a_chat_completion():
-    bridge = simple({"prompt": "Hi", "max_tokens": 5, "temperature": 0.5, "stream": False})
-    assert (bridge.model, bridge.stream, bridge.operation) == (None, False, "chat")
-    told = {"model": "theirs", "messages": HI, "stream": False, "max_tokens": 5, "temperature": 0.5}
-    assert json.loads(bridge.body("theirs", target())) == told
+def test_a_simple_request_becomes_a_chat_completion(target):
+    asked = simple({"prompt": "Hi", "max_tokens": 5, "temperature": 0.5, "stream": False})
+    assert (asked.model, asked.stream, asked.operation) == (None, False, "chat")
+    at = target()
+    told = json.loads(asked.meet(at).body("theirs", at))
+    assert told.pop("stream", False) is False
+    assert told == {"model": "theirs", "messages": HI, "max_tokens": 5, "temperature": 0.5}
 
 
-def test_its_habits_are_minded():
-    bridge = simple({"messages": [{"role": "developer", "content": "x"}], "temperature": 1})
-    assert json.loads(bridge.body("m", target(ask_usage=False, drop=("temperature",), roles={}))) == {
-        "model": "m",
-        "messages": [{"role": "system", "content": "x"}],
-        "stream": True,
-    }
+def test_a_providers_habits_are_minded(target):
+    at = target(ask_usage=False, drop=["temperature"])
+    asked = simple({"messages": [{"role": "developer", "content": "x"}], "temperature": 1})
+    told = json.loads(asked.meet(at).body("m", at))
+    assert told == {"model": "m", "messages": [{"role": "system", "content": "x"}], "stream": True}
 
 
-def test_its_stream_its_whole_answer_and_json_for_a_stream_say_the_same():
+def test_stream_whole_answer_and_json_for_a_stream_say_the_same(target):
     frames = [
         {"choices": [{"index": 0, "delta": {"content": "Hello!"}, "finish_reason": None}]},
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
         {"choices": [], "usage": usage()},
     ]
-    bridge = simple({"prompt": "Hi"})
+    bridge = simple({"prompt": "Hi"}).meet(target())
     pipe = bridge.pipe("m", 10_000)
     streamed = pipe.feed(b"".join(map(sse, frames)) + b"data: [DONE]\n\n")
     assert pipe.done
     raw = json.dumps(completion("Hello!")).encode()
-    assert b"".join(bridge.chunks(raw)) == streamed
+    assert b"".join(bridge.chunks(raw, "m")) == streamed
     answer, used = bridge.whole(raw, "m")
     last = json.loads(streamed.rpartition(b"data: ")[2])
     assert json.loads(answer) == {"response": "Hello!", **last}
-    assert used == pipe.usage == usage()
+    assert used == pipe.usage == USED
 
 
-def test_its_faults():
-    with pytest.raises(InvalidRequest):
-        simple({})
-    bridge = simple({"prompt": "Hi"})
-    for raw in (b"<html>", b"{}", b'{"error":"no"}'):
-        with pytest.raises(UpstreamError):
-            bridge.whole(raw, "m")
-        with pytest.raises(UpstreamError):
-            list(bridge.chunks(raw))
+@pytest.mark.parametrize("raw", [b"<html>", b"{}", b'{"error":"no"}'])
+def test_what_is_no_answer_is_a_fault_across_the_waist_too(target, raw):
+    bridge = simple({"prompt": "Hi"}).meet(target())
+    with pytest.raises(UpstreamError):
+        bridge.whole(raw, "m")
 
 
-@pytest.mark.parametrize(("mode", "sign"), [("comment", COMMENT), ("chunk", b'data: {"delta":""}\n\n'), ("off", b"")])
-def test_its_signs_of_life(mode, sign):
-    assert simple({"prompt": "Hi"}).keepalive(mode) == sign
+def test_what_the_provider_could_not_read_is_the_clients_mistake(target):
+    at = target()
+    asked = simple({"prompt": "Hi", "max_tokens": 10**30})
+    with pytest.raises(InvalidRequest, match="64-bit"):
+        asked.meet(at).body("m", at)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [*SIGNS, ("chunk", b'data: {"delta":""}\n\n')])
+def test_signs_of_life_of_the_simple_dialect(target, mode, sign):
+    assert simple({"prompt": "Hi"}).meet(target()).keepalive(mode) == sign
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialect"), [("openai", "openai_chat"), ("deepseek", "openai_chat"), ("anthropic", "anthropic_messages")]
+)
+def test_who_speaks_what(target, kind, dialect):
+    body = json.dumps({"model": "m", "max_tokens": 5, "messages": HI}).encode()
+    at = target(kind=kind)
+    for asked in (openai(body), simple({"prompt": "Hi"}), DialectAsked(body, "anthropic_messages", scrub, bytes)):
+        assert asked.meet(at).dialect == dialect
+
+
+def test_what_both_sides_speak_passes_to_the_byte(target):
+    body = b' {"model":"m","max_tokens":5,"messages":[{"role":"user","content":"Hi"}],"unknown":1.10}'
+    at = target(kind="anthropic")
+    asked = DialectAsked(body, "anthropic_messages", scrub, lambda error: b"")
+    assert asked.meet(at).body("m", at) is body
+    assert json.loads(asked.meet(at).body("theirs", at)) == {**json.loads(body), "model": "theirs"}

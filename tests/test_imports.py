@@ -33,7 +33,7 @@ HOUSE = """
     proxy.registry                  proxy.demo      proxy.connection    proxy.faults
     proxy.observe                   proxy.upstream  proxy.wheel         proxy.state
     proxy.routing
-    proxy.settings                  proxy.scrub     proxy.providers
+    proxy.settings                  proxy.scrub     proxy.providers     proxy.origin
     proxy.pipes
     proxy.dialects.anthropic_messages  proxy.dialects.gemini  proxy.dialects.openai_chat \
     proxy.dialects.openai_responses    proxy.dialects.simple_chat  proxy.dialects.workers_ai
@@ -50,7 +50,7 @@ LEVEL = {name: len(FLOORS) - depth for depth, names in enumerate(FLOORS) for nam
 #: Protocol code and values: plain Python, which needs no event loop and no sockets.
 PURE = (
     *("proxy.errors", "proxy.events", "proxy.requests", "proxy.sse", "proxy.refusals", "proxy.dialects", "proxy.pipes"),
-    *("proxy.registry", "proxy.routing", "proxy.providers", "proxy.settings", "proxy.scrub"),
+    *("proxy.registry", "proxy.routing", "proxy.providers", "proxy.origin", "proxy.settings", "proxy.scrub"),
 )
 FORBIDDEN = {"asyncio", "aiohttp", "uvloop", "socket", "threading"}
 

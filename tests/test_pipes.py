@@ -11,6 +11,7 @@ import pytest
 from proxy.dialects.openai_chat import errors
 from proxy.dialects.openai_chat.tap import END_MARK, ChatTap
 from proxy.errors import Kind, TimedOut, UpstreamError
+from proxy.events import Usage
 from proxy.pipes import Passthrough
 from proxy.scrub import scrubber
 from tests.cuts import drip, telling_cuts
@@ -152,7 +153,7 @@ def test_a_frame_leaves_before_another_byte_is_read():
 def test_a_client_that_did_not_ask_gets_no_usage_chunk(name, taken_out):
     told = outcome([wire(name)])
     assert data(told.out) == [each for i, each in enumerate(data(wire(name))) if i not in taken_out]
-    assert told.usage
+    assert told.usage is not None
 
 
 REAL = usage(57, 28)
@@ -203,9 +204,10 @@ def test_an_added_usage_chunk_belongs_to_the_same_answer():
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_usage_is_known_whatever_the_client_asked(asked):
-    assert outcome([wire("usage-alone-after-finish")], asked=asked).usage == usage(3, 1)
-    assert outcome([wire("usage-with-zeros-last")], asked=asked).usage == {**REAL, "neurons": 10.47}
-    assert outcome([wire("usage-real-then-zeros")], asked=asked).usage == REAL
+    assert outcome([wire("usage-alone-after-finish")], asked=asked).usage == Usage(3, 1)
+    assert outcome([wire("usage-on-finish-chunk")], asked=asked).usage == Usage(3, 1, cached=2)
+    assert outcome([wire("usage-with-zeros-last")], asked=asked).usage == Usage(57, 28)
+    assert outcome([wire("usage-real-then-zeros")], asked=asked).usage == Usage(57, 28)
     assert outcome([wire("plain")], asked=asked).usage is None
 
 

@@ -10,6 +10,7 @@ import pytest
 from proxy.dialects import simple_chat
 from proxy.dialects.openai_chat.reader import ChatReader
 from proxy.errors import UpstreamError
+from proxy.events import Usage
 from proxy.pipes import Translation
 from proxy.scrub import scrubber
 from tests.cuts import drip, telling_cuts
@@ -163,7 +164,7 @@ def test_the_end_of_the_body(name, said, error, torn):
     assert text(told.frames) == said
     assert told.error == (error and torn.message if torn else error)
     assert ("done" in told.frames[-1]) == (not error)
-    assert told.usage == (usage(3, 1) if name == "unterminated-usage" else None)
+    assert told.usage == (Usage(3, 1) if name == "unterminated-usage" else None)
 
 
 def test_nothing_at_all_is_a_cut():
@@ -183,7 +184,7 @@ def test_data_in_several_lines_may_be_unterminated():
     stream = wire("data-in-several-lines")
     stream = stream[: stream.rindex(b"\n\ndata: [DONE]")]
     told = outcome([stream])
-    assert (text(told.frames), told.done, told.usage) == ("Hello", True, usage(3, 1))
+    assert (text(told.frames), told.done, told.usage) == ("Hello", True, Usage(3, 1))
 
 
 def test_too_long_a_frame_is_told_with_its_setting():

@@ -11,6 +11,7 @@ from proxy.dialects.openai_chat import errors as openai_errors
 from proxy.dialects.openai_chat import whole as chat_whole
 from proxy.dialects.openai_chat.tap import ChatTap
 from proxy.errors import GatewayError, InternalError, Overloaded, UpstreamError
+from proxy.events import Usage
 from proxy.pipes import Passthrough
 from proxy.relay import ClientStalled, Ready, Relay
 from proxy.settings import Timeouts
@@ -349,7 +350,7 @@ async def test_a_muted_relay_reads_on_and_says_nothing():
     assert bench.call.did == ["pause", "resume"]
     bench.came(B, sse(chunk(finish="stop", usage=usage(5, 7))) + DONE)
     assert bench.relay.done.done()
-    assert bench.relay.usage == usage(5, 7)
+    assert bench.relay.usage == Usage(5, 7)
     assert bench.outlet.written == [A]
     assert bench.outlet.ends == []
 

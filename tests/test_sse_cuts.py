@@ -21,7 +21,7 @@ WIRE = sorted((Path(__file__).parent / "wire" / "openai_chat").glob("*.sse"))
 TOKENS = [
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n"),
     *(b"data: ", b"data:", b"data", b"event: error", b"event:", b"id: 1", b"retry: 5", b": hello", b":", b"foo: bar"),
-    *(b'data: {"a":1}\n\n', b"data: : keepalive", b"data: [DONE]", b"[DONE]", b"data: {", b"{", b"x", b" ", b"\x00"),
+    *(b'data: {"a":1}\n\n', b"data: : keepalive", b"data: [DONE]", b"[DONE]", b"data: {", b"{", b"x", b"event: x\ndata: {", b" ", b"\x00"),
     *(b"\xef\xbb\xbf", b"\xef", b"\xbb", "\u2028\u0085🌍".encode(), b"\xff"),
 ]
 wires = st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join)
@@ -82,6 +82,7 @@ def test_decoder_reads_as_the_specification_says(wire, where):
 @given(wire=wires, where=places)
 @example(wire=b"data: a\n\n\ndata: b\n\n", where=[9])
 @example(wire=b"data: a\rid: 1\n\n", where=[])
+@example(wire=b"event: a\ndata: {1}\ndata: {2}\n\nevent: b\n\n", where=[])
 @example(wire=b"data: a\r\r\n: b\r\n\r\ndata: c\n\r", where=[])
 def test_no_frame_waits_for_more_than_its_last_byte(wire, where):
     for chunks in ([wire], drip(wire), at(wire, where)):

@@ -67,7 +67,7 @@ class SimpleWriter:
             case BlockDelta(block=Block.TEXT | Block.REFUSAL):
                 return encode(orjson.dumps({"delta": event.text}))
             case MessageEnded():
-                usage = event.usage and usage_words(event.usage)
+                usage = usage_words(event.usage) if event.usage else None
                 return encode(orjson.dumps({"done": True, "model": self._model, "usage": usage}))
             case MessageStarted() | BlockOpened() | BlockDelta() | BlockSigned() | Cited() | BlockClosed():
                 return b""
@@ -82,7 +82,9 @@ def keepalive(mode: str) -> bytes:
 
 def whole(text: str, model: str, usage: Usage | None) -> bytes:
     """Render a whole answer."""
-    return orjson.dumps({"response": text, "model": model, "usage": usage and usage_words(usage), "done": True})
+    return orjson.dumps(
+        {"response": text, "model": model, "usage": usage_words(usage) if usage else None, "done": True}
+    )
 
 
 def usage_words(usage: Usage) -> dict[str, int]:

@@ -83,12 +83,13 @@ def _endpoint_at(request: web.Request) -> Endpoint | None:
     """Find whose path it is that was asked with the wrong method."""
     if not isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed):
         return None
+    found = None
     for route in request.app.router.routes():
         place = route.get_info()
         pattern = place.get("pattern")
         if place.get("path") == request.path or (pattern is not None and pattern.fullmatch(request.rel_url.raw_path)):
-            return request.app[ENDPOINTS].get(route.handler)
-    return None
+            found = request.app[ENDPOINTS].get(route.handler)  # the last: special paths come after general ones
+    return found
 
 
 def _unmatched(request: web.Request, exc: web.HTTPException) -> GatewayError:

@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._requests = 0
         self._paused = False
         self.idle_since = 0.0
+        self._via: tuple[bytes, bytes] | None = None
         self._fresh_answer()
 
     def _fresh_answer(self) -> None:
@@ -130,12 +131,24 @@ class Connection(asyncio.Protocol):
         self._requests += 1
         self._receiver = receiver
         self._call = Call(self)
+        if self._via is not None:
+            head = self._rewritten(head, *self._via)
         start = b"%b%d\r\n\r\n" % (head, len(body))
         if len(body) < 65536:
             self._transport.write(start + body)
         else:
             self._transport.writelines([start, body])
         return self._call
+
+    def through(self, prefix: str, authorization: str) -> None:
+        """This connection leads to a proxy that is asked in absolute form: ``prefix`` is scheme and authority."""
+        self._via = (prefix.encode("latin-1"), authorization.encode("latin-1"))
+
+    @staticmethod
+    def _rewritten(head: bytes, prefix: bytes, authorization: bytes) -> bytes:
+        line, _, rest = head.partition(b"\r\n")
+        line = line.replace(b" /", b" %b/" % prefix, 1)
+        return b"\r\n".join([line, *([b"Proxy-Authorization: " + authorization] if authorization else []), rest])
 
     def pause(self) -> None:
         if self._transport is not None and not self._paused:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import TimedOut, UpstreamError
 from proxy.upstream.connection import Connection
+from proxy.upstream.dialing import Dialer
 
 if TYPE_CHECKING:
     from proxy.origin import Origin
@@ -25,7 +26,7 @@ class Upstream:
     def __init__(self) -> None:
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._tls: ssl.SSLContext | None = None
+        self._dialer = Dialer()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -57,20 +58,12 @@ class Upstream:
         await asyncio.sleep(0)
 
     async def _connect(self, origin: Origin, patience: float) -> Connection:
-        loop = asyncio.get_running_loop()
-
         def factory() -> Connection:
             return Connection(lambda c: self._release(origin, c), lambda c: self._forget(origin, c))
 
         try:
             async with asyncio.timeout(patience):
-                if origin.secure:
-                    self._tls = self._tls or ssl.create_default_context()
-                    _, connection = await loop.create_connection(
-                        factory, origin.host, origin.port, ssl=self._tls, server_hostname=origin.host
-                    )
-                else:
-                    _, connection = await loop.create_connection(factory, origin.host, origin.port)
+                connection = await self._dialer.dial(origin, factory)
         except TimeoutError:
             raise TimedOut("connect", patience, "no connection to the provider") from None
         except ssl.SSLCertVerificationError as exc:

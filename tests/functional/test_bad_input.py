@@ -144,6 +144,7 @@ async def test_endpoints_without_messages_check_the_rest(gateway, path, field, v
 
 
 ROLES = "must be one of system, developer, user, assistant"
+UNWRITTEN = "the body cannot be written for the provider"
 SIMPLE: list[Any] = [
     ({}, "give `prompt` or `messages`"),
     ({"model": "m"}, "give `prompt` or `messages`"),
@@ -167,6 +168,10 @@ SIMPLE: list[Any] = [
     ({"prompt": "x", "max_tokens": 5.5}, "`max_tokens` must be a whole number"),
     ({"prompt": "x", "max_tokens": True}, "`max_tokens` must be a whole number"),
     ({"prompt": "x", "max_tokens": 0}, "`max_tokens` must be at least 1"),
+    (
+        {"prompt": "x", "max_tokens": 10**30},
+        "the body cannot be written for the provider: Integer exceeds 64-bit range",
+    ),
     ({"prompt": "x", "max_tokens": -1}, "`max_tokens` must be at least 1"),
     ({"prompt": "x", "temperature": "hot"}, "`temperature` must be a number"),
     ({"prompt": "x", "temperature": []}, "`temperature` must be a number"),

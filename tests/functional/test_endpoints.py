@@ -33,6 +33,9 @@ def form(body: bytes) -> str:
     if isinstance(told["error"], str):
         assert list(told) == ["error", "details", "timestamp"]
         return "simple"
+    if told.get("type") == "error":
+        assert list(told["error"]) == ["type", "message"]
+        return "anthropic"
     if "status" in told["error"]:
         assert list(told["error"]) == ["code", "message", "status"]
         return "gemini"
@@ -89,25 +92,31 @@ async def test_readyz_is_503_when_nothing_can_be_asked(gateway):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "told"),
     [
-        ("GET", "/v1/models"),
-        ("GET", "/v1/models/m"),
-        ("GET", "/api/models"),
-        ("GET", "/metrics"),
-        ("POST", "/chat"),
-        ("POST", "/api/chat"),
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/v1/completions"),
-        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/models", "openai"),
+        ("GET", "/v1/models/m", "openai"),
+        ("GET", "/api/models", "simple"),
+        ("GET", "/metrics", "simple"),
+        ("POST", "/chat", "simple"),
+        ("POST", "/api/chat", "simple"),
+        ("POST", "/v1/chat/completions", "openai"),
+        ("POST", "/v1/completions", "openai"),
+        ("POST", "/v1/embeddings", "openai"),
+        ("POST", "/v1/responses", "openai"),
+        ("POST", "/v1/messages", "anthropic"),
+        ("POST", "/messages/count_tokens", "anthropic"),
+        ("GET", "/v1beta/models", "gemini"),
+        ("POST", "/v1beta/models/m:generateContent", "gemini"),
+        ("POST", "/v1/models/m:streamGenerateContent", "gemini"),
     ],
 )
-async def test_everything_else_does(upstream, gateway, method, path):
+async def test_everything_else_does(upstream, gateway, method, path, told):
     gw = await gateway()
     answer = await gw.request(method, path, key=None, json=chat_body() if method == "POST" else None)
     assert answer.status == 401
     assert answer.header("www-authenticate") == "Bearer"
-    assert form(await answer.body()) == ("openai" if path.startswith("/v1/") else "simple")
+    assert form(await answer.body()) == told
     assert upstream.calls == []
 
 
@@ -212,6 +221,10 @@ async def test_404_in_the_form_of_its_neighbours(gateway, method, path, told):
         pytest.param("GET", "/v1/chat/completions", "POST", "openai", id="get-for-a-post"),
         pytest.param("PUT", "/chat/completions", "POST", "openai", id="without-v1"),
         pytest.param("PUT", "/models/@cf%2Fmeta%2Fllama", "GET, HEAD", "openai", id="a-model-without-v1"),
+        pytest.param("PUT", "/v1/responses", "POST", "openai", id="responses"),
+        pytest.param("GET", "/v1/messages", "POST", "anthropic", id="messages"),
+        pytest.param("PUT", "/v1beta/models/m:generateContent", "GET, HEAD, POST", "gemini", id="gemini"),
+        pytest.param("PUT", "/v1/models/m:generateContent", "GET, HEAD, POST", "gemini", id="gemini-below-v1"),
         pytest.param("PATCH", "/v1/v1/embeddings", "POST", "openai", id="doubled-v1"),
         pytest.param("POST", "/v1/models", "GET, HEAD", "openai", id="post-for-a-get"),
         pytest.param("DELETE", "/v1/models/@cf/meta/llama", "GET, HEAD", "openai", id="a-model"),

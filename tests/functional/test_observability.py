@@ -74,7 +74,7 @@ async def test_a_line_has_every_field_in_one_order(gateway, capfd):
     (line,) = await lines(gw, capfd)
     assert list(line) == FIELDS
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    assert 0 < line["ttfb_ms"] <= line["duration_ms"] < 60_000
+    assert 0 <= line["ttfb_ms"] <= line["duration_ms"] < 60_000
     assert {name: line[name] for name in FIELDS if not name.endswith("_ms") and name != "time"} == {
         "level": "info",
         "message": "request",
@@ -166,7 +166,7 @@ async def test_a_client_that_left_is_one_line_too(upstream, gateway, capfd, scri
     (line,) = await lines(gw, capfd)
     assert (line["outcome"], line["frames"]) == ("client_gone", frames)
     assert line["status"] in (499, 200)
-    assert bool(line["ttfb_ms"]) is bool(frames)
+    assert (line["ttfb_ms"] is not None) is bool(frames)
 
 
 async def test_a_wildcard_is_named_by_its_pattern_and_an_alias_by_its_model(gateway, capfd):

@@ -230,7 +230,6 @@ async def test_a_stream_whose_encoding_is_cut_is_a_broken_one(upstream, gateway,
         pytest.param(b"{}", 502, "no `choices`", id="no-choices"),
         pytest.param(b'{"choices":{}}', 502, "no `choices`", id="choices-of-another-kind"),
         pytest.param(b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 502, "not JSON", id="absurdly-deep"),
-        pytest.param(STREAM, 502, "not JSON", id="a-stream"),
         pytest.param(compact(fault("boom")).encode(), 502, "boom", id="an-error-with-200"),
         pytest.param(compact(fault("slow", code=429)).encode(), 429, "slow", id="an-error-that-names-its-status"),
     ],
@@ -329,7 +328,22 @@ async def test_an_error_body_may_not_be_endless_either(upstream, gateway):
 
 
 @speakers
-async def test_a_stream_for_a_whole_answer_is_none(upstream, gateway, speaker):
-    upstream.script = stream(conversation("a"))
+async def test_a_stream_for_a_whole_answer_is_folded(upstream, gateway, speaker):
+    upstream.script = stream(conversation("Grüße ", "🌍", usage=usage(5, 7)))
+    one = await gateway()
+    assert text_of(speaker, await asked(one, speaker)) == TEXT
+    await settled(one)
+    assert counted(one, "ai_proxy_tokens_total", source="upstream", direction="output") == 7
+
+
+@speakers
+@pytest.mark.parametrize(
+    "frames",
+    [[chunk("a")], [chunk("a"), fault("boom")], [chunk("a"), b"data: {"]],
+    ids=["no-end", "an-error", "half-a-frame"],
+)
+async def test_a_broken_stream_for_a_whole_answer_is_none(upstream, gateway, speaker, frames):
+    upstream.script = stream(frames)
     answer = await speaker.ask(await gateway(), stream=False)
     assert answer.status == 502
+    assert speaker.error(await answer.json()).kind == "upstream_error"

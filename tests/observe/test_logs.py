@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from proxy.events import Usage
 from proxy.observe.logs import AccessLog, JSONFormatter, TextFormatter, setup, where
 from proxy.observe.record import Record
 from proxy.settings import Log
@@ -154,7 +155,7 @@ def settled(**known: object) -> Record:
         "outcome": "ok",
         "first_frame_at": 100.25,
         "frames": 7,
-        "usage": {"prompt_tokens": 3, "completion_tokens": 5, "note": PROMPT},
+        "usage": Usage(3, 5),
         "headers": {"x-proxy-model": PROMPT},
     }
     return Record(**{"request_id": "req_1", "began": 100.0, **told, **known})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.events import Usage
 from proxy.observe.metrics import CONTENT_TYPE, Metrics
 from proxy.observe.record import GAP_BOUNDS, Gaps, Record
 from tests.properties import thorough
@@ -48,7 +49,7 @@ def gaps(*seconds: float) -> Gaps:
 
 def test_what_a_request_adds():
     metrics = Metrics()
-    usage = {"prompt_tokens": 30, "completion_tokens": 5}
+    usage = Usage(30, 5)
     for _ in range(2):
         metrics.settle(record(first_frame_at=100.2, frames=7, usage=usage, gaps=gaps(0.02, 0.7)), 200, 101.5)
     at = {"model": "m", "provider": "up"}

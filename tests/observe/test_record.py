@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.events import Usage
 from proxy.observe.record import GAP_BOUNDS, Gaps, Record, new_id
 
 
 @pytest.mark.parametrize(
     ("known", "tokens"),
     [
-        pytest.param({"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, (3, 5, "upstream"), id="upstream-says"),
-        pytest.param({"usage": {"prompt_tokens": 3}, "frames": 9}, (3, 0, "upstream"), id="upstream-says-half"),
-        pytest.param({"usage": {"prompt_tokens": "3", "completion_tokens": -5}}, (0, 0, "upstream"), id="nonsense"),
-        pytest.param(
-            {"usage": {"prompt_tokens": None, "completion_tokens": 2.5}}, (0, 0, "upstream"), id="no-integers"
-        ),
+        pytest.param({"usage": Usage(3, 5)}, (3, 5, "upstream"), id="upstream-says"),
+        pytest.param({"usage": Usage(3), "frames": 9}, (3, 0, "upstream"), id="upstream-says-half"),
+        pytest.param({"usage": Usage(), "frames": 9}, (0, 0, "upstream"), id="upstream-says-nothing-was-used"),
         pytest.param({"frames": 7, "body_size": 41}, (10, 7, "estimated"), id="nobody-says"),
         pytest.param({"body_size": 400}, (0, 0, "none"), id="nothing-came"),
         pytest.param({}, (0, 0, "none"), id="nothing-was-sent"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Forbidden, NotFound
+from proxy.origin import Origin
 from proxy.routing.table import Table, build, is_upstream_name, may_use
 from proxy.settings import Deployment, Key, Model, Provider, Secret, Settings, Timeouts
 from tests.properties import thorough
@@ -255,7 +256,7 @@ def test_no_default_where_nothing_can_be_had():
 # What asking a deployment takes...
 
 
-def head(one: Provider, operation: str = "chat") -> list[str]:
+def head(one: Provider, operation: str = "openai_chat") -> list[str]:
     (target,) = table(model("m", at=one.name), providers=(one,)).resolve("m", None).entry.targets
     text = target.heads[operation].decode("latin-1")
     assert text.endswith("Content-Length: ")
@@ -309,7 +310,7 @@ def test_a_deployment_has_its_providers_and_its_models_clocks():
     (target,) = names.resolve("m", None).entry.targets
     clocks = target.timeouts
     assert (clocks.idle, clocks.connect, clocks.first_byte, clocks.total) == (9.0, 8.0, 3.0, 600.0)
-    assert (target.ask_usage, target.drop, target.provider) == (False, ("user",), "up")
+    assert (target.quirks.ask_usage, target.quirks.drop, target.provider) == (False, ("user",), "up")
 
 
 def test_the_demo_provider_is_where_it_listens():
@@ -317,8 +318,8 @@ def test_the_demo_provider_is_where_it_listens():
     settings = Settings(models=(model("m", at="demo"),), providers=(demo,))
     assert not build(settings, None, "a").usable
     (target,) = build(settings, ("http://127.0.0.1:5", "k"), "a").resolve("m", None).entry.targets
-    assert target.url == "http://127.0.0.1:5"
-    assert b"Authorization: Bearer k" in target.heads["chat"]
+    assert target.origin == Origin.of("http://127.0.0.1:5")
+    assert b"Authorization: Bearer k" in target.heads["openai_chat"]
 
 
 def test_usable_deployments_stay_in_their_order():

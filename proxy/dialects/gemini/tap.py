@@ -11,6 +11,7 @@ import orjson
 
 from proxy.dialects.gemini.framing import framing
 from proxy.dialects.gemini.reader import usage_of
+from proxy.errors import UpstreamError
 from proxy.refusals import Scrub, read_refusal, refused
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class Tap:
         try:
             chunk = orjson.loads(frame.data)
         except orjson.JSONDecodeError:
-            return b"" if self._array else raw
+            if self._array:
+                self.error = UpstreamError("the provider sent a frame that is not JSON")
+                return b""
+            return raw
         if isinstance(chunk, list) and chunk:
             chunk = chunk[0]
         if isinstance(chunk, dict):

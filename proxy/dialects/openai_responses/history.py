@@ -6,27 +6,16 @@ the turn that made it, wherever in the input it stands.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from proxy.dialects.openai_responses import freeform
+from proxy.dialects.openai_responses.parts import read_output, read_parts
 from proxy.dialects.openai_responses.seals import Sealed, unwrap
 from proxy.errors import InvalidRequest
-from proxy.requests import (
-    Audio,
-    Document,
-    Image,
-    Refusal,
-    Role,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Turn,
-)
+from proxy.requests import Role, Thinking, ToolCall, ToolResult, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +31,6 @@ ROLES: dict[str, Role] = {
 }
 #: The whole conversation so far in a form that only OpenAI can read.
 _COMPACTED = frozenset(("compaction", "compaction_summary", "context_compaction"))
-_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -74,14 +62,14 @@ class History:
                 self._reasoning(item)
             case "function_call":
                 name = self._box.flat(_word(item, "name", place), _text(item.get("namespace")))
-                self._call(_word(item, "call_id", place), name, _text(item.get("arguments")))
+                self._call(_word(item, "call_id", place), name, _json(item.get("arguments") or ""))
             case "custom_tool_call":
                 name = self._box.flat(_word(item, "name", place), _text(item.get("namespace")))
-                self._call(_word(item, "call_id", place), name, freeform.wrap(_text(item.get("input"))))
+                self._call(_word(item, "call_id", place), name, freeform.wrap(_json(item.get("input") or "")))
             case "function_call_output" | "custom_tool_call_output":
                 self._result(_word(item, "call_id", place), item.get("output"), f"{place}.output")
             case "agent_message":  # from one of Codex's agents to another
-                self._say(Role.USER, _parts(item.get("content"), f"{place}.content", self.dropped))
+                self._say(Role.USER, read_parts(item.get("content"), f"{place}.content", self.dropped))
             case "item_reference":
                 raise InvalidRequest(
                     f"`{place}` refers to a stored item; nothing is stored here, send the item itself", param=place
@@ -109,7 +97,7 @@ class History:
         if role is None:
             known = ", ".join(ROLES)
             raise InvalidRequest(f"`{place}.role` must be one of {known}", param=f"{place}.role")
-        self._say(role, _parts(item.get("content"), f"{place}.content", self.dropped))
+        self._say(role, read_parts(item.get("content"), f"{place}.content", self.dropped))
 
     def _say(self, role: Role, parts: list[Part]) -> None:
         if role is Role.ASSISTANT:
@@ -158,7 +146,7 @@ class History:
                 self._drafts.append(draft)
         else:
             draft, name = made
-        draft.results.append(ToolResult(id, tuple(_output(output, place)), name))
+        draft.results.append(ToolResult(id, tuple(read_output(output, place)), name))
 
     def _signed(self, part: Part) -> Part:
         if isinstance(part, ToolCall) and part.id in self._signatures:
@@ -176,85 +164,6 @@ class History:
             self._result(id, _json(item.get("output", item.get("tools"))), f"{kind}.output")
         else:
             self.dropped.append(f"input.{kind[:40]}")
-
-
-# Parts...
-
-
-def _parts(content: object, place: str, dropped: list[str]) -> list[Part]:
-    if isinstance(content, str):
-        return [Text(content)] if content else []
-    if not isinstance(content, list):
-        raise InvalidRequest(f"`{place}` must be a string or an array of parts", param=place)
-    return [
-        part
-        for position, raw in enumerate(content)
-        if (part := _part(raw, f"{place}[{position}]", dropped)) is not None
-    ]
-
-
-def _part(part: Any, place: str, dropped: list[str]) -> Part | None:
-    match part:
-        case {"type": "input_text" | "output_text" | "text" | "summary_text", "text": str(text)}:
-            return Text(text)
-        case {"type": "refusal", "refusal": str(text)}:
-            return Refusal(text)
-        case {"type": "input_image" | "image_url" | "computer_screenshot"}:
-            return _image(part, place)
-        case {"type": "input_file"}:
-            return _document(part, place)
-        case {"type": "input_audio", "input_audio": {"data": str(data), "format": str(form)}}:
-            return Audio(data, form)
-        case {"type": "encrypted_content"}:
-            dropped.append("input.encrypted_content")
-            return None
-        case {"type": str(kind)}:
-            raise InvalidRequest(f"`{place}` is broken, or not known here: {kind[:40]!r}", param=place)
-        case _:
-            raise InvalidRequest(f"`{place}` must be an object with a `type`", param=place)
-
-
-def _image(part: dict[str, Any], place: str) -> Image:
-    url: Any = part.get("image_url")
-    detail = _text(part.get("detail"))
-    if isinstance(url, dict):  # as chat completions spell it
-        url, detail = url.get("url"), _text(url.get("detail"))
-    if not isinstance(url, str) or not url:
-        if part.get("file_id"):
-            raise InvalidRequest(
-                f"`{place}.file_id` is a file at OpenAI, which this model's provider cannot read",
-                param=f"{place}.file_id",
-            )
-        raise InvalidRequest(f"`{place}.image_url` must be a string", param=f"{place}.image_url")
-    if found := _DATA_URL.fullmatch(url):
-        return Image(data=found[2], media_type=found[1] or "image/png", detail=detail)
-    return Image(url=url, detail=detail)
-
-
-def _document(part: dict[str, Any], place: str) -> Document:
-    url, data, id = _text(part.get("file_url")), _text(part.get("file_data")), _text(part.get("file_id"))
-    name, kind = _text(part.get("filename")), ""
-    if found := _DATA_URL.fullmatch(data):
-        kind, data = found[1], found[2]
-    if not (url or data or id):
-        raise InvalidRequest(f"`{place}` needs `file_url`, `file_data` or `file_id`", param=place)
-    return Document(url=url, data=data, media_type=kind, name=name, file_id=id)
-
-
-def _output(output: object, place: str) -> Iterator[Text | Image | Document]:
-    match output:
-        case None | "":
-            return
-        case str():
-            yield Text(output)
-        case {"content": str(text)}:  # an older Codex
-            yield Text(text)
-        case list() if all(isinstance(part, dict) for part in output):
-            for part in _parts(output, place, []):
-                if isinstance(part, Text | Image | Document):
-                    yield part
-        case _:
-            raise InvalidRequest(f"`{place}` must be a string or an array of parts", param=place)
 
 
 def _json(value: object) -> str:

@@ -97,6 +97,7 @@ class Reader:
         if kind not in DELTA and is_fault(event, frame.event):
             raise told(event, self._scrub)
         yield from self._event(kind, event)
+        yield from self._release()
 
     def response(self, response: dict[str, Any]) -> Iterator[Event]:
         """Read a whole response."""
@@ -108,7 +109,7 @@ class Reader:
         yield from ()
 
     def _event(self, kind: str, event: dict[str, Any]) -> Iterator[Event]:
-        place = event.get("output_index", event.get("item_id"))
+        place = _place(event.get("output_index"), event.get("item_id"))
         if self._open is Block.TOOL_CALL and place is not None and place != self._place:
             self._waiting.append((kind, event))
         elif kind in DELTA:
@@ -141,6 +142,9 @@ class Reader:
         response = response if isinstance(response, dict) else {}
         yield from self._start(response)
         yield from self._close()
+        while self._waiting:
+            yield from self._release()
+            yield from self._close()
         output = response.get("output")
         if self._index < 0 and isinstance(output, list):  # nothing was told before the end
             for place, item in enumerate(output):
@@ -255,13 +259,16 @@ class Reader:
         yield BlockOpened(self._index, block, id, name)
 
     def _close(self) -> Iterator[Event]:
-        if self._open is None:
-            return
-        self._open = None
-        yield BlockClosed(self._index)
-        waiting, self._waiting = self._waiting, []
-        for kind, event in waiting:
-            yield from self._event(kind, event)
+        if self._open is not None:
+            self._open = None
+            yield BlockClosed(self._index)
+
+    def _release(self) -> Iterator[Event]:
+        """Read what has waited, up to the next unfinished tool call."""
+        while self._waiting and self._open is not Block.TOOL_CALL:
+            waiting, self._waiting = self._waiting, []
+            for kind, event in waiting:
+                yield from self._event(kind, event)
 
 
 def read_whole(body: bytes, scrub: Scrub) -> Iterator[Event]:
@@ -280,6 +287,14 @@ def read_whole(body: bytes, scrub: Scrub) -> Iterator[Event]:
     if not isinstance(answer.get("output"), list):
         raise UpstreamError("the provider's answer has no `output`")
     yield from Reader(scrub).response(answer)
+
+
+def _place(index: object, id: object) -> int | str | None:
+    """What an event's item is known by; some providers give no number."""
+    for value in (index, id):
+        if isinstance(value, int | str):
+            return value
+    return None
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

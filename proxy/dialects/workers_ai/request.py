@@ -35,7 +35,7 @@ from proxy.requests import (
 CHOICE = {Choice.AUTO: "auto", Choice.NONE: "none", Choice.REQUIRED: "required"}
 EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
-_SEEDS = range(1, 10**10)
+_MAX_SEED = 9_999_999_999
 #: Some models' templates want nine letters or digits in a row.
 _CALL_ID = "[a-zA-Z0-9]{9}"
 
@@ -62,7 +62,7 @@ def write(request: Request, *, model: str, quirks: Quirks) -> bytes:
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,
-        "seed": request.seed if request.seed in _SEEDS else None,
+        "seed": _seed(request),
         "frequency_penalty": request.frequency_penalty,
         "presence_penalty": request.presence_penalty,
         "stop": list(request.stop) or None,
@@ -95,7 +95,7 @@ def unsaid(request: Request) -> tuple[str, ...]:
         name
         for name, said in (
             ("reasoning", reasoning is not None and reasoning.effort not in EFFORT),
-            ("seed", request.seed is not None and request.seed not in _SEEDS),
+            ("seed", request.seed is not None and _seed(request) is None),
             ("user", request.user),
             ("verbosity", request.verbosity),
         )
@@ -158,6 +158,12 @@ def _text(parts: tuple[Part, ...]) -> str:
             case _:
                 assert_never(part)
     return "\n\n".join(texts)
+
+
+def _seed(request: Request) -> int | None:
+    """Seeds of OpenAI's clients may be 0 or negative, which is refused here."""
+    seed = request.seed
+    return seed if seed is not None and 0 < seed <= _MAX_SEED else None
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -100,6 +100,13 @@ def test_frames_become_items_of_an_array():
         assert (pipe.done, tap.usage) == (True, Usage(7, 3))
 
 
+def test_what_is_not_json_would_break_the_array():
+    wire = sse(chunk(text("x"))) + b"data: nonsense\r\n\r\n"
+    _pipe, _, out = passed(wire, array=True)
+    assert orjson.loads(out)[-1]["error"]["message"] == "the provider sent a frame that is not JSON"
+    assert passed(wire)[2].startswith(wire)  # events pass as they are
+
+
 def test_a_cut_closes_the_array():
     pipe, _, out = passed(sse(chunk(text("x"))), array=True)
     assert pipe.error is not None

@@ -148,6 +148,21 @@ def test_a_call_whose_id_is_repeated_on_every_fragment_is_one_call():
     assert calls(stream) == [("call_1", "f", '{"a":1}')]
 
 
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", None])
+def test_an_answer_that_calls_ends_for_that_reason(reason):
+    call = chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]})
+    assert fold(read(sse(call, chunk(finish=reason), b"[DONE]"))).stop is Stop.TOOL_CALLS
+    assert fold(read(sse(call, chunk(finish="length"), b"[DONE]"))).stop is Stop.LENGTH
+
+
+@pytest.mark.parametrize("id", [None, "", "null", "same"])
+def test_every_call_gets_an_id_of_its_own(id):
+    stream = sse(*[chunk({"tool_calls": [{"index": i, "id": id, "function": {"name": "f"}}]}) for i in range(3)])
+    ids = [each for each, _, _ in calls(stream)]
+    assert len(set(ids)) == 3
+    assert all(each and each != "null" for each in ids)
+
+
 def test_text_may_come_before_a_call():
     stream = sse(say("Let me see."), chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}))
     assert blocks(stream) == [(TEXT, "Let me see."), (Block.TOOL_CALL, "")]
@@ -206,6 +221,17 @@ def test_what_it_cost(name, expected):
         pytest.param(
             usage(9, 5, completion_tokens_details={"reasoning_tokens": 3}), Usage(9, 5, reasoning=3), id="reasoning"
         ),
+        pytest.param(
+            {
+                "prompt_tokens": 213,
+                "completion_tokens": 2,
+                "total_tokens": 413,
+                "completion_tokens_details": {"reasoning_tokens": 198},
+            },
+            Usage(213, 200, reasoning=198),
+            id="xai-counts-thoughts-apart",
+        ),
+        pytest.param(usage(9, 5, prompt_cache_hit_tokens=4), Usage(9, 5, cached=4), id="deepseek-cached"),
         pytest.param({"prompt_tokens": "9", "completion_tokens": None}, Usage(), id="nonsense-counts-nothing"),
         pytest.param({"prompt_tokens": -1, "completion_tokens": 2}, Usage(0, 2), id="negative-counts-nothing"),
         pytest.param(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects.openai_chat.tap import END_MARK, ChatTap
+from proxy.events import Usage
 from proxy.sse import Frame, encode, split
 from tests.dialects.openai_chat import chunk, dumps, nothing, say, sse, usage
 from tests.properties import json, thorough
@@ -90,12 +91,14 @@ def test_what_is_not_json_passes():
 @pytest.mark.parametrize(
     ("payloads", "counts"),
     [
-        pytest.param([usage(3, 1)], usage(3, 1), id="one"),
-        pytest.param([usage(3, 1), usage(3, 2), usage(3, 3)], usage(3, 3), id="the-last-of-a-cumulative-count"),
-        pytest.param([usage(3, 1), usage(0, 0)], usage(3, 1), id="zeros-last"),
-        pytest.param([usage(3, 1), {}], usage(3, 1), id="empty-last"),
-        pytest.param([usage(0, 0)], usage(0, 0), id="zeros-only"),
-        pytest.param([{"total_tokens": 4}, {"prompt_tokens": None}], {"total_tokens": 4}, id="a-total-only"),
+        pytest.param([usage(3, 1)], Usage(3, 1), id="one"),
+        pytest.param([usage(3, 1), usage(3, 2), usage(3, 3)], Usage(3, 3), id="the-last-of-a-cumulative-count"),
+        pytest.param([usage(3, 1), usage(0, 0)], Usage(3, 1), id="zeros-last"),
+        pytest.param([usage(3, 1), {}], Usage(3, 1), id="empty-last"),
+        pytest.param([usage(0, 0)], Usage(0, 0), id="zeros-only"),
+        pytest.param(
+            [{"total_tokens": 4, "completion_tokens": 4}, {"prompt_tokens": None}], Usage(0, 4), id="a-total-only"
+        ),
         pytest.param([None], None, id="null"),
         pytest.param([], None, id="none"),
     ],
@@ -111,7 +114,7 @@ def test_usage_on_every_chunk_takes_no_room():
     for count in range(1, 2000):
         look(tap, say("x" * 100, usage=usage(3, count)))
     assert sum(map(len, tap._usages)) < 2000
-    assert tap.usage == usage(3, 1999)
+    assert tap.usage == Usage(3, 1999)
 
 
 def test_the_end_is_the_end_mark_after_what_was_asked_for():
@@ -143,7 +146,7 @@ def test_any_json_is_taken(payloads, event, asked, choices):
             assert tap.error is not None
             break
     assert tap.end().endswith(END_MARK)
-    assert tap.usage is None or isinstance(tap.usage, dict)
+    assert tap.usage is None or isinstance(tap.usage, Usage)
 
 
 @thorough

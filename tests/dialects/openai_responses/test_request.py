@@ -196,6 +196,11 @@ def test_instructions_and_what_leads_the_input_are_the_system_prompt():
             id="broken-arguments-and-no-output",
         ),
         pytest.param(
+            [called("1", arguments={"a": 1}), called("2", arguments=None)],
+            [assistant(call("1", arguments='{"a":1}'), call("2", arguments=""))],
+            id="arguments-that-are-no-text",
+        ),
+        pytest.param(
             [called("1"), came("1", [text("a"), {"type": "input_image", "image_url": "https://e.org/a.png"}])],
             [assistant(call("1")), results(result("1", Text("a"), Image("https://e.org/a.png")))],
             id="parts",
