@@ -96,21 +96,21 @@ def build_app(settings: Settings) -> web.Application:
         plan = request.get(PLAN) if request is not None else None
         return (plan or gateway.plan).origins
 
+    gateway = Gateway(settings)
+    endpoints: dict[object, Endpoint] = {handler: endpoint for _, _, handler, endpoint in ROUTES}
     app = web.Application(
         middlewares=[
-            request_id(),  # first: all that follows is about one request, under one configuration
-            access_log(),  # sees every answer, and every client that leaves
+            request_id(gateway, endpoints),  # first: all that follows is about one request, under one configuration
+            access_log(gateway),  # sees every answer, and every client that leaves
             cors.preflights(origins),  # before anything can ask for a key: browsers send preflights without one
-            failures(),  # outside all that refuses, so that every refusal is said in the client's dialect
+            failures(gateway),  # outside all that refuses, so that every refusal is said in the client's dialect
             auth(),  # before the body is looked at: strangers cost us nothing
-            limits(),  # before the body is read, so that a full house does not fill its memory
+            limits(gateway),  # before the body is read, so that a full house does not fill its memory
             body(),  # type, size and time of the body, just before it is needed
         ]
     )
-    gateway = Gateway(settings)
     app[GATEWAY] = gateway
     app[MANNERS] = gateway
-    endpoints: dict[object, Endpoint] = {handler: endpoint for _, _, handler, endpoint in ROUTES}
     app[ENDPOINTS] = endpoints
     app.on_response_prepare.append(add_headers)
     cors.install(app, origins)

@@ -15,14 +15,15 @@ import orjson
 
 from proxy.dialects.openai_chat import request as chat_request
 from proxy.dialects.openai_chat import whole as chat_whole
-from proxy.dialects.openai_chat.reader import usage_of
+from proxy.dialects.openai_chat.reader import ChatReader, usage_of
 from proxy.dialects.openai_chat.tap import ChatTap
 from proxy.dialects.openai_chat.writer import ChatWriter
 from proxy.errors import InvalidRequest, UpstreamError
-from proxy.pipes import Passthrough, Pipe, Translation
+from proxy.pipes import Listening, Overheard, Passthrough, Pipe, Translation
 from proxy.registry import client_side, fold, provider_side, tap
 from proxy.requests import Request
 from proxy.sse import Decoder
+from proxy.state.memory import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.refusals import Scrub
     from proxy.registry import ClientSide
     from proxy.routing.table import Target
+    from proxy.state.memory import Memory
 
     Fail = Callable[[GatewayError], bytes]
 
@@ -100,7 +102,16 @@ class OpenAIBridge:
     media_type = ""
     dropped: tuple[str, ...] = ()
 
-    def __init__(self, body: bytes, operation: str, scrub: Scrub, fail: Fail, *, stream_default: bool = False) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        operation: str,
+        scrub: Scrub,
+        fail: Fail,
+        *,
+        stream_default: bool = False,
+        memory: Memory | None = None,
+    ) -> None:
         """``stream_default`` says what is meant where `stream` is not given."""
         self.operation = operation
         self.dialect = "openai_chat" if operation == "chat" else operation
@@ -113,17 +124,22 @@ class OpenAIBridge:
             self.stream = True
         self._scrub = scrub
         self._fail = fail
+        self._memory = memory
+        self._overheard = False  # its thoughts will be wanted back
 
     def meet(self, target: Target) -> Bridge:
         if self.operation != "chat" or target.speaks("openai_chat"):
+            self._overheard = target.quirks.return_reasoning and "tools" in self._request.fields
             return self
         from proxy.dialects.openai_chat.reading import read
 
         request = replace(read(self._request.body), stream=self.stream)
-        return Crossing(client_side("openai_chat"), request, target, self._scrub, self._fail)
+        return Crossing(client_side("openai_chat"), request, target, self._scrub, self._fail, memory=self._memory)
 
     def body(self, upstream: str, target: Target) -> bytes:
         quirks = target.quirks
+        if self._overheard and self._memory is not None:
+            chat_request.remind(self._request, self._memory.thoughts)
         return chat_request.render(
             self._request,
             model=upstream,
@@ -136,7 +152,10 @@ class OpenAIBridge:
     def pipe(self, model: str, max_frame: int) -> Pipe:
         request = self._request
         inner = ChatTap(self._scrub, include_usage=request.include_usage, choices=request.choices)
-        return Passthrough(inner, self._fail, max_frame)
+        pipe = Passthrough(inner, self._fail, max_frame)
+        if self._overheard and self._memory is not None:
+            return Overheard(pipe, ChatReader(self._scrub), Listener(self._memory, "openai_chat").hear, max_frame)
+        return pipe
 
     def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
         answer = chat_whole.check(body, self._scrub)
@@ -148,6 +167,10 @@ class OpenAIBridge:
             folded = fold(stream_events(provider.reader(self._scrub, _NOTHING), body))
             return client_side("openai_chat").whole(folded, model, _NOTHING), folded.usage
         answer = chat_whole.check(body, self._scrub, "data" if self.operation == "embeddings" else "choices")
+        if self._overheard and self._memory is not None:
+            fold(
+                self._memory.listen(provider_side("openai_chat").read_whole(body, self._scrub, _NOTHING), "openai_chat")
+            )
         usage = answer.get("usage")
         return body, usage_of(usage) if isinstance(usage, dict) else None
 
@@ -205,8 +228,18 @@ class Crossing:
     """A client and a provider that speak different dialects."""
 
     def __init__(
-        self, side: ClientSide, request: Request, target: Target, scrub: Scrub, fail: Fail, request_id: str = ""
+        self,
+        side: ClientSide,
+        request: Request,
+        target: Target,
+        scrub: Scrub,
+        fail: Fail,
+        request_id: str = "",
+        memory: Memory | None = None,
     ) -> None:
+        if memory is not None:
+            request = memory.restore(request, target.dialects[0])
+        self._memory = memory if request.tools else None
         self._side = side
         self._provider = provider_side(target.dialects[0])
         self._request = request
@@ -232,6 +265,8 @@ class Crossing:
     def pipe(self, model: str, max_frame: int) -> Pipe:
         writer = self._side.writer(model, self._request, self._request_id)
         reader = self._provider.reader(self._scrub, self._request)
+        if self._memory is not None:
+            reader = Listening(reader, Listener(self._memory, self.dialect).hear)
         fail = self._fail if self._side.name == "openai_chat" else writer.fail
         return Translation(reader, writer, fail, max_frame, self._provider.decoder(max_frame))
 
@@ -245,7 +280,7 @@ class Crossing:
             events = stream_events(self._provider.reader(self._scrub, self._request), body)
         else:
             events = self._provider.read_whole(body, self._scrub, self._request)
-        answer = fold(events)
+        answer = fold(self._memory.listen(events, self.dialect) if self._memory is not None else events)
         if answer.stop is None:
             raise UpstreamError("the provider's answer has no end")
         return self._side.whole(answer, model, self._request), answer.usage
@@ -288,6 +323,7 @@ class DialectAsked:
         model: str | None = None,
         stream: bool | None = None,
         form: str = "",
+        memory: Memory | None = None,
     ) -> None:
         """``model`` and ``stream`` where the path says them; ``form`` is the client's variant of the dialect."""
         self.body = body
@@ -299,13 +335,14 @@ class DialectAsked:
         self._scrub = scrub
         self._fail = fail
         self._request_id = request_id
+        self._memory = memory
         self._read: Request | None = None
 
     def meet(self, target: Target) -> Bridge:
         if target.speaks(self.dialect) and self._form == self.dialect:
             return _Same(self, self._scrub, self._fail)
         side = client_side(self._form)
-        return Crossing(side, self.request(), target, self._scrub, self._fail, self._request_id)
+        return Crossing(side, self.request(), target, self._scrub, self._fail, self._request_id, self._memory)
 
     def request(self) -> Request:
         """The whole of it, in the waist's words.  Raises ``InvalidRequest`` naming the field to mend."""

@@ -56,4 +56,5 @@ ENDPOINTS = web.AppKey("endpoints", dict[object, Endpoint])
 
 def endpoint_of(request: web.Request) -> Endpoint | None:
     """The route that matched; None where none did."""
-    return request.app[ENDPOINTS].get(request.match_info.handler)
+    endpoint: Endpoint | None = request[RECORD].endpoint
+    return endpoint

@@ -21,6 +21,7 @@ from proxy.routing import table
 from proxy.scrub import scrubber
 from proxy.settings import Key
 from proxy.state.limits import Limits
+from proxy.state.memory import Memory
 from proxy.upstream import Upstream
 from proxy.wheel import Wheel
 
@@ -93,6 +94,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.metrics = Metrics()
         self.limits = Limits()
+        self.memory = Memory()
         self.wheel = Wheel()
         self.upstream = Upstream()
         self.access_log = AccessLog(settings.log)

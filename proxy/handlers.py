@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from proxy.upstream import Head
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EVENT_STREAM = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -136,13 +137,19 @@ def _dialect(
         model=model,
         stream=stream,
         form=form,
+        memory=request.app[GATEWAY].memory,
     )
 
 
 def _openai(request: web.Request, operation: str, stream_default: bool = False) -> OpenAIBridge:
     fail, id = form_of(request).frame, request[RECORD].request_id
     return OpenAIBridge(
-        request[BODY], operation, request[PLAN].scrub, lambda error: fail(error, id), stream_default=stream_default
+        request[BODY],
+        operation,
+        request[PLAN].scrub,
+        lambda error: fail(error, id),
+        stream_default=stream_default,
+        memory=request.app[GATEWAY].memory,
     )
 
 
@@ -220,13 +227,17 @@ class Attempt:
             )
             self._relay.sent(call)
             try:
-                return await asyncio.shield(self._relay.ready)  # a client that leaves must not settle it
+                return await self._kept(self._relay.ready)
             except Stale:
                 # No byte of an answer has come on a connection that was kept: it had been closed.
                 gateway.relays.discard(self._relay)
                 self._relay.close()
                 self._relay, fresh = self._new_relay(), True
                 gateway.relays.add(self._relay)
+
+    def _kept(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
+        """A client that leaves cancels what its handler waits for; where upstream may finish, it must not."""
+        return asyncio.shield(future) if self._plan.settings.stream.on_disconnect == "drain" else future
 
     def _whole(self) -> web.Response:
         relay, record = self._relay, self._record
@@ -255,7 +266,7 @@ class Attempt:
         try:
             await outlet.open(response, first, last=relay.done.done() and len(first) < _AT_ONCE)
             relay.flow(outlet)
-            await asyncio.shield(relay.done)
+            await self._kept(relay.done)
         except ConnectionError:
             # The client left between two lines of ours; the cancellation that says so is on its way.
             await asyncio.shield(relay.done)
@@ -324,6 +335,8 @@ def passed_on(head: Head, plan: Plan, *, ours: bool) -> dict[str, str]:
     """Choose what of a provider's headers its client may see; ``ours``: rate limits are told by us."""
     told: dict[str, str] = {}
     for name, value in head.headers.items():
+        if name[0] not in "aorx":  # most headers: none of ours begins so
+            continue
         limits = name.startswith("x-ratelimit-") and not ours
         if limits or name == "retry-after" or name.startswith(("openai-", "anthropic-ratelimit-")):
             told[name] = plan.scrub(value)

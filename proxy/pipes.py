@@ -27,12 +27,17 @@ _SMALL = 1024
 class Pipe(Protocol):
     """What the relay sees of an answer in progress."""
 
-    #: A finish reason has passed: what is missing is usage and the end mark.
-    finished: bool
-    #: The end mark has passed, or was supplied: nothing more goes to the client.
-    done: bool
-    #: What upstream said or did wrong; what was whole before it has been returned.
-    error: GatewayError | None
+    @property
+    def finished(self) -> bool:
+        """A finish reason has passed: what is missing is usage and the end mark."""
+
+    @property
+    def done(self) -> bool:
+        """The end mark has passed, or was supplied: nothing more goes to the client."""
+
+    @property
+    def error(self) -> GatewayError | None:
+        """What upstream said or did wrong; what was whole before it has been returned."""
 
     @property
     def frames(self) -> int:
@@ -82,8 +87,11 @@ class Tap(Protocol):
 class Reader(Protocol):
     """A dialect's frames → events."""
 
-    finished: bool
-    done: bool
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def done(self) -> bool: ...
 
     @property
     def usage(self) -> Usage | None: ...
@@ -252,6 +260,95 @@ class Translation:
             self.error = exc
         self.finished = self._reader.finished
         self.done = self._reader.done
+
+
+class Listening:
+    """A reader whose events somebody else hears, too."""
+
+    def __init__(self, reader: Reader, hear: Callable[[Event], None]) -> None:
+        self._reader = reader
+        self._hear = hear
+
+    @property
+    def finished(self) -> bool:
+        return self._reader.finished
+
+    @property
+    def done(self) -> bool:
+        return self._reader.done
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage
+
+    def read(self, frame: Frame) -> Iterator[Event]:
+        for event in self._reader.read(frame):
+            self._hear(event)
+            yield event
+
+    def end(self) -> Iterator[Event]:
+        for event in self._reader.end():
+            self._hear(event)
+            yield event
+
+
+class Overheard:
+    """A pipe through which bytes pass as they are, while a reader follows what they say.
+
+    Only for providers that will want an answer's thoughts back: it is the one case in which frames
+    that pass are parsed.
+    """
+
+    def __init__(self, pipe: Passthrough, reader: Reader, hear: Callable[[Event], None], max_frame: int) -> None:
+        self._pipe = pipe
+        self._reader = Listening(reader, hear)
+        self._decoder = Decoder(max_frame)
+        self._deaf = False  # what passes could not be read: it is the client's to judge
+        self.fail = pipe.fail
+
+    @property
+    def frames(self) -> int:
+        return self._pipe.frames
+
+    @property
+    def finished(self) -> bool:
+        return self._pipe.finished
+
+    @property
+    def done(self) -> bool:
+        return self._pipe.done
+
+    @property
+    def error(self) -> GatewayError | None:
+        return self._pipe.error
+
+    @property
+    def holding(self) -> bool:
+        return self._pipe.holding
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._pipe.usage
+
+    def feed(self, chunk: bytes) -> bytes:
+        if not self._deaf:
+            self._listen(self._decoder.feed(chunk))
+        return self._pipe.feed(chunk)
+
+    def end(self, torn: GatewayError | None = None) -> bytes:
+        out = self._pipe.end(torn)
+        if self._pipe.done and not self._deaf and not self._reader.done:
+            for _ in self._reader.end():
+                continue
+        return out
+
+    def _listen(self, frames: list[Frame]) -> None:
+        try:
+            for frame in frames:
+                for _ in self._reader.read(frame):
+                    continue
+        except GatewayError:
+            self._deaf = True
 
 
 def is_whole(data: bytes) -> bool:

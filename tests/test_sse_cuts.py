@@ -21,7 +21,8 @@ WIRE = sorted((Path(__file__).parent / "wire" / "openai_chat").glob("*.sse"))
 TOKENS = [
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n"),
     *(b"data: ", b"data:", b"data", b"event: error", b"event:", b"id: 1", b"retry: 5", b": hello", b":", b"foo: bar"),
-    *(b'data: {"a":1}\n\n', b"data: : keepalive", b"data: [DONE]", b"[DONE]", b"data: {", b"{", b"x", b"event: x\ndata: {", b" ", b"\x00"),
+    *(b'data: {"a":1}\n\n', b"data: : keepalive", b"data: [DONE]", b"[DONE]", b"data: {", b"{", b"x"),
+    *(b"event: x\ndata: {", b"event: x\ndata: {}\n\n", b" ", b"\x00"),
     *(b"\xef\xbb\xbf", b"\xef", b"\xbb", "\u2028\u0085🌍".encode(), b"\xff"),
 ]
 wires = st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join)

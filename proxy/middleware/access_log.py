@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from proxy.context import RECORD
-from proxy.gateway import GATEWAY
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
+    from proxy.gateway import Gateway
+
 CLIENT_GONE = 499  # nginx's word for a client that left before its answer
 
 
-def access_log() -> Middleware:
+def access_log(gateway: Gateway) -> Middleware:
     """Write one line about each request, whatever became of it.
 
     Outcomes: `ok`, `refused` (4xx), `failed` (5xx, or a fault told in a stream), `client_gone`, `client_stalled`.
@@ -24,7 +25,7 @@ def access_log() -> Middleware:
 
     @web.middleware
     async def settle(request: web.Request, handler: Handler) -> web.StreamResponse:
-        gateway, record = request.app[GATEWAY], request[RECORD]
+        record = request[RECORD]
         status = CLIENT_GONE
         try:
             response = await handler(request)

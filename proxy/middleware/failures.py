@@ -14,10 +14,11 @@ from proxy.dialects.gemini import errors as gemini
 from proxy.dialects.openai_chat import errors as openai_chat
 from proxy.dialects.openai_responses import errors as openai_responses
 from proxy.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Overloaded
-from proxy.gateway import GATEWAY
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
+
+    from proxy.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ ANTHROPIC = Form(anthropic_messages.body, anthropic_messages.frame)
 RESPONSES = Form(openai_responses.body, openai_responses.frame)
 
 
-def failures() -> Middleware:
+def failures(gateway: Gateway) -> Middleware:
     """Answer faults: the router's, ours, and those that nobody expected.
 
     Stands inside the access log, so that its answers are logged, and outside all that can refuse.
@@ -37,7 +38,7 @@ def failures() -> Middleware:
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if request.app[GATEWAY].draining:
+            if gateway.draining:
                 raise Overloaded("the gateway is shutting down; ask again", headers={"Connection": "close"})
             if request.match_info.http_exception is not None:
                 raise _unmatched(request, request.match_info.http_exception)

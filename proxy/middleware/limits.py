@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from proxy.context import CALLER, PLAN, RECORD, endpoint_of
-from proxy.gateway import GATEWAY
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
+    from proxy.gateway import Gateway
     from proxy.observe.record import Record
 
 
-def limits() -> Middleware:
+def limits(gateway: Gateway) -> Middleware:
     """Take a slot for an exchange and settle it once, however it ends.
 
     A request that is refused with a 4xx costs nothing.  Raises ``RateLimited``, ``Overloaded``.
@@ -27,7 +27,7 @@ def limits() -> Middleware:
         endpoint = endpoint_of(request)
         if endpoint is None or not endpoint.exchange:
             return await handler(request)
-        gateway, record, key = request.app[GATEWAY], request[RECORD], request[CALLER]
+        record, key = request[RECORD], request[CALLER]
         now = asyncio.get_running_loop().time
         slot = gateway.limits.admit(key, request[PLAN].settings.limits.max_streams, now())
         if key.requests_per_minute or key.tokens_per_minute:

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy.context import PLAN, RECORD, endpoint_of
-from proxy.gateway import GATEWAY
+from proxy.context import PLAN, RECORD
 from proxy.observe.record import Record, new_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.typedefs import Handler, Middleware
+
+    from proxy.context import Endpoint
+    from proxy.gateway import Gateway
 
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def request_id() -> Middleware:
+def request_id(gateway: Gateway, endpoints: Mapping[object, Endpoint]) -> Middleware:
     """Begin a request: the configuration that it will keep, its record, its id.
 
     The client's `x-request-id` is taken if it is sane.  Sets ``PLAN`` and ``RECORD``.
@@ -26,13 +30,13 @@ def request_id() -> Middleware:
 
     @web.middleware
     async def begin(request: web.Request, handler: Handler) -> web.StreamResponse:
-        gateway = request.app[GATEWAY]
         request[PLAN] = gateway.plan
         given = request.headers.get("X-Request-ID")
         if given is None or not _SANE.fullmatch(given):
             given = new_id()
-        endpoint = endpoint_of(request)
-        request[RECORD] = Record(given, asyncio.get_running_loop().time(), endpoint.name if endpoint else "")
+        endpoint = endpoints.get(request.match_info.handler)
+        now = asyncio.get_running_loop().time()
+        request[RECORD] = Record(given, now, endpoint.name if endpoint else "", endpoint)
         gateway.entered()
         try:
             return await handler(request)

@@ -15,6 +15,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from proxy.observe.record import GAP_BOUNDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.observe.record import Gaps, Record
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,7 +73,8 @@ class Metrics:
             registry=registry,
         )
         # prometheus_client finds a labelled child under a lock each time: kept here, it is one look-up.
-        self._children: dict[tuple[object, ...], Counter | Histogram] = {}
+        self._children: dict[tuple[object, ...], Histogram] = {}
+        self._incs: dict[tuple[object, ...], Callable[[float], None]] = {}
 
     def text(self) -> bytes:
         """Render everything for a scrape."""
@@ -119,16 +122,17 @@ class Metrics:
             self._count(self._tokens, label, provider, "output", source, amount=written)
 
     def _count(self, counter: Counter, *labels: str, amount: int = 1) -> None:
-        child = self._children.get((counter, labels))
-        if child is None:
-            child = self._children[counter, labels] = counter.labels(*labels)
-        child.inc(amount)  # type: ignore[union-attr]
+        inc = self._incs.get((counter, labels))
+        if inc is None:
+            # The value's own: the counter's asks each time whether it may be incremented at all.
+            inc = self._incs[counter, labels] = counter.labels(*labels)._value.inc
+        inc(amount)
 
     def _observe(self, histogram: Histogram, seconds: float, *labels: str) -> None:
         child = self._children.get((histogram, labels))
         if child is None:
             child = self._children[histogram, labels] = histogram.labels(*labels)
-        child.observe(seconds)  # type: ignore[union-attr]
+        child.observe(seconds)
 
     def _observe_gaps(self, gaps: Gaps, *labels: str) -> None:
         """Add a stream's gaps at once: `observe` per gap would cost more than the frame."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from random import getrandbits
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxy.events import Usage
@@ -44,6 +44,8 @@ class Record:
     request_id: str
     began: float
     route: str = ""
+    #: The route that matched, as the application describes it.
+    endpoint: Any = None
     key: str = ""
     #: The configured id (a wildcard's pattern), never what the client wrote.
     label: str = ""

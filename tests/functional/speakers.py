@@ -103,6 +103,11 @@ OPENAI = OpenAI("/v1/chat/completions")
 SIMPLE = Simple("/api/chat")
 
 speakers = pytest.mark.parametrize("speaker", [pytest.param(OPENAI, id="openai"), pytest.param(SIMPLE, id="simple")])
+#: For tables that are long and not about dialects: each way through the gateway once.
+forms = pytest.mark.parametrize(
+    ("speaker", "streamed"),
+    [pytest.param(OPENAI, True, id="openai-streamed"), pytest.param(SIMPLE, False, id="simple-whole")],
+)
 
 
 # What was counted

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .wire import Answer
 
 bounded = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     # One gateway serves all examples: what an earlier one broke shows in a later one.
@@ -166,7 +166,7 @@ async def test_any_body_under_a_head(asked, wire, cuts):
 @example(wire=b"", cuts=[])
 @example(wire=b"HTTP/1.1 200 OK\r\n\r\n", cuts=[])
 @example(wire=b"\r\n\r\n", cuts=[1])
-@settings(bounded, max_examples=25)
+@settings(bounded, max_examples=20)
 async def test_any_bytes_at_all(asked, wire, cuts):
     await asked(wire, cuts)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import authorized, chat_body
-from .speakers import OPENAI, SIMPLE, counted, open_streams, settled, speakers
+from .speakers import OPENAI, SIMPLE, counted, open_streams, settled
 from .upstream import (
     DONE,
     Call,
@@ -88,8 +88,11 @@ async def goes_on(gateway: Gateway, upstream: Upstream) -> None:
     assert gateway.server.gateway.limits.live == 0
 
 
-@speakers
-@leavings
+@pytest.mark.parametrize(
+    ("speaker", "leave"),
+    [(OPENAI, "half_close"), (OPENAI, "close"), (OPENAI, "abort"), (SIMPLE, "close")],
+    ids=["openai-fin", "openai-closed", "openai-rst", "simple-closed"],
+)
 @pytest.mark.parametrize(("streamed", "script", "frames"), PHASES)
 async def test_upstream_is_left_at_once(
     upstream: Upstream, gateway: Callable, speaker, leave, streamed, script, frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .wire import Answer
 
 #: Seconds of silence before a client is told that all is well.
-SOON = 0.05
+SOON = 0.03
 COMMENT = b": keep-alive\n\n"
 
 
@@ -46,7 +47,7 @@ async def test_a_client_is_told_between_frames(upstream: Upstream, gateway: Call
     gate.open()
     answer = await speaker.ask(await gateway(stream={"keepalive": SOON}))
     assert speaker.text(await kept(answer)) == "a"
-    for _ in range(3):
+    for _ in range(2):
         assert (await kept(answer)).raw == COMMENT
     gate.open()
     assert speaker.text(await answer.event()) == "b"
@@ -108,7 +109,7 @@ async def test_upstream_s_comments_do_not_hold_ours_back(upstream, gateway):
         await call.frame(chunk("a"))
         while not call.left:
             await call.send(b": still thinking\n\n")
-            await call.connection.gone.wait() if call.sent > 10_000 else None
+            await asyncio.sleep(SOON / 10)
 
     upstream.script = script
     one = await gateway(stream={"keepalive": SOON})

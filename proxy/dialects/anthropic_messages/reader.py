@@ -200,7 +200,8 @@ class Reader:
             title = citation.get("title") or citation.get("document_title")
             told = {"url": citation.get("url"), "title": title, "text": citation.get("cited_text")}
             flat = {k: v for k, v in citation.items() if not isinstance(v, dict | list)}
-            yield Cited(self._index, {**{k: v for k, v in told.items() if v}, **flat})
+            words = {k: v for k, v in told.items() if v and isinstance(v, str)}
+            yield Cited(self._index, {**words, **flat})
 
     def _close(self) -> Iterator[Event]:
         block, self._open = self._open, None

@@ -65,12 +65,12 @@ def framing(array: bool) -> Framing:
 class Decoder(sse.Decoder):
     """Frames, where JSON without `data:` is a frame, too: from a line that begins it to the next blank one."""
 
-    _bare = False  # the unfinished frame's lines are JSON as they stand
+    _bare: list[bytes] | None = None  # the lines of the frame that is JSON as it stands
 
     def _field(self, line: bytes) -> None:
-        if not self._data:
-            self._bare = line[:1] in (b"{", b"[")
-        if self._bare:
+        if not self._data and line[:1] in (b"{", b"["):
+            self._bare = self._data
+        if self._data is self._bare:
             self._data.append(line)
         else:
             super()._field(line)

@@ -154,7 +154,8 @@ class ChatReader:
         function = function if isinstance(function, dict) else {}
         id, name = _text(call.get("id")), _text(function.get("name"))
         index = call.get("index")
-        known = index if isinstance(index, int) else id or name or self._call
+        # A name comes once, so that one without index and id is a call of its own.
+        known = index if isinstance(index, int) else id or (object() if name else self._call)
         # Old Ollama gives every parallel call the index 0: a new id with a name is a new call.
         if self._open is not Block.TOOL_CALL or known != self._call or (id and name and (id, known) != self._opened):
             if not (id or name):

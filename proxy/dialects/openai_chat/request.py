@@ -21,6 +21,11 @@ class _Head(msgspec.Struct):
     role: str
 
 
+class _Call(msgspec.Struct):
+    id: str = ""
+
+
+_calls = msgspec.json.Decoder(list[_Call] | None).decode
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _heads = msgspec.json.Decoder(list[_Head]).decode
 _objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -109,12 +114,41 @@ def render(
         changes["stream_options"] = {**options, "include_usage": _TRUE}
     if roles and not request.roles.isdisjoint(roles):
         changes["messages"] = _rename(_objects(fields["messages"]), roles)
-    if not changes and fields.keys().isdisjoint(drop):
+    if not changes and fields.keys().isdisjoint(drop) and _says_once(request.body, b"model"):
         return request.body
     out = {**fields, **changes}
     for name in drop:
         out.pop(name, None)
     return _dump(out)
+
+
+def _says_once(body: bytes, name: bytes) -> bool:
+    """Does the field stand at most once, so that no provider can read another value than we did?"""
+    return body.count(b'"%b"' % name) < 2 and b"\\u006" not in body
+
+
+def remind(request: ChatRequest, thoughts: Callable[[str], str]) -> None:
+    """Put back the thoughts that a client dropped from its tool turns, as `reasoning_content`.
+
+    ``thoughts`` knows them by the id of a call.  DeepSeek refuses a turn without them.
+    """
+    if b'"tool_calls"' not in request.body:
+        return
+    messages: list[dict[str, Any]] = [dict(message) for message in _objects(request.fields["messages"])]
+    changed = False
+    for message in messages:
+        if "tool_calls" not in message or "reasoning_content" in message:
+            continue
+        try:
+            ids = [call.id for call in _calls(message["tool_calls"]) or ()]
+        except msgspec.DecodeError:
+            continue  # the provider's to judge
+        if words := next(filter(None, map(thoughts, ids)), ""):
+            message["reasoning_content"] = words
+            changed = True
+    if changed:
+        request.fields["messages"] = Raw(_dump(messages))
+        request.body = _dump(request.fields)
 
 
 def model_of(fields: dict[str, Raw]) -> str | None:

@@ -196,4 +196,4 @@ def _text(value: object) -> str:
     """Text as it is.  Tokens that look like JSON came as what they look like: say them as JSON; null is nothing."""
     if isinstance(value, str):
         return value
-    return "" if not value else orjson.dumps(value).decode()
+    return "" if value is None else orjson.dumps(value).decode()

@@ -168,6 +168,23 @@ PLACE = {"type": "web_search_result_location", "cited_text": "So.", "url": "http
             id="the-provider's-own-tools-are-passed-over-and-citations-kept",
         ),
         pytest.param(
+            [
+                start(),
+                opened(0, type="text", text="", citations=[{"type": "x_location", "cited_text": [[]], "url": {}}]),
+                closed(0),
+                stopped(),
+                END,
+            ],
+            [
+                STARTED,
+                BlockOpened(0, Block.TEXT),
+                Cited(0, {"type": "x_location"}),
+                BlockClosed(0),
+                ENDED,
+            ],
+            id="of-a-citation-that-is-none-only-words-are-kept",
+        ),
+        pytest.param(
             [start(), stopped("stop_sequence", "alpha"), END],
             [STARTED, MessageEnded(Stop.STOP_SEQUENCE, Usage(10, 5), "alpha")],
             id="a-stop-sequence-at-once-leaves-no-content",

@@ -25,6 +25,7 @@ RECORDED = [r for r in WHOLES if r.provider == "gemini" and r.status == 429]
         pytest.param(b'data: a\n\n{\n "error": {}\n}\n\n', [Frame(b"a"), Frame(b'{\n "error": {}\n}')], id="bare-json"),
         pytest.param(b'[{\n "data": 1\n}]\n\ndata: a\n\n', [Frame(b'[{\n "data": 1\n}]'), Frame(b"a")], id="bare-list"),
         pytest.param(b"data: a\n{\n\n", [Frame(b"a")], id="not-inside-a-frame"),
+        pytest.param(b"{}\n\ndata: a\nevent: x\n\n", [Frame(b"{}"), Frame(b"a", "x")], id="and-not-in-the-next"),
         pytest.param(b"nonsense\n\ndata: a\n\n", [Frame(b"a")], id="other-lines-mean-nothing"),
     ],
 )

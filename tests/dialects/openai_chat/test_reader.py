@@ -138,6 +138,23 @@ def test_fragments_without_an_index_belong_to_the_call_that_is_open():
     assert calls(stream) == [("call_1", "f", '{"a":1}')]
 
 
+def test_calls_of_the_same_name_without_index_and_id_are_two():
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    assert [each[1:] for each in calls(sse(chunk({"tool_calls": [call, call]})))] == [("f", "{}"), ("f", "{}")]
+
+
+@pytest.mark.xfail(reason="blocks follow one another; fragments of a call that is closed are lost", strict=True)
+def test_fragments_of_parallel_calls_may_interleave():
+    pieces = [(0, "a", "f", ""), (1, "b", "g", ""), (0, None, None, "{}"), (1, None, None, "[]")]
+    stream = sse(
+        *[
+            chunk({"tool_calls": [{"index": i, "id": id, "function": {"name": name, "arguments": text}}]})
+            for i, id, name, text in pieces
+        ]
+    )
+    assert calls(stream) == [("a", "f", "{}"), ("b", "g", "[]")]
+
+
 def test_a_call_whose_id_is_repeated_on_every_fragment_is_one_call():
     stream = sse(
         *[
