@@ -17,6 +17,7 @@ from proxy.middleware.body import body
 from proxy.middleware.failures import ANTHROPIC, GEMINI, OPENAI, RESPONSES, SIMPLE, failures
 from proxy.middleware.limits import limits
 from proxy.middleware.request_id import add_headers, request_id
+from proxy.pages import Origins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -92,7 +93,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler, Endpoint], ...] = (
 def build_app(settings: Settings) -> web.Application:
     """Put the gateway together; ``app[GATEWAY]`` steers it."""
 
-    def origins(request: web.Request | None) -> cors.Origins:
+    def origins(request: web.Request | None) -> Origins:
         plan = request.get(PLAN) if request is not None else None
         return (plan or gateway.plan).origins
 

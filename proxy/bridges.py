@@ -225,7 +225,10 @@ class _Same:
 
 
 class Crossing:
-    """A client and a provider that speak different dialects."""
+    """A client and a provider that speak different dialects.
+
+    Raises ``InvalidRequest`` for what the answer could not hold: events tell one answer, without probabilities.
+    """
 
     def __init__(
         self,
@@ -237,12 +240,17 @@ class Crossing:
         request_id: str = "",
         memory: Memory | None = None,
     ) -> None:
+        if request.answers > 1:
+            raise _cannot(side.answers, "more than one answer", target)
+        if request.logprobs is not None:
+            raise _cannot(side.logprobs, "log probabilities", target)
         if memory is not None:
             request = memory.restore(request, target.dialects[0])
         self._memory = memory if request.tools else None
         self._side = side
         self._provider = provider_side(target.dialects[0])
         self._request = request
+        self._sent = self._provider.settle(request, target.quirks)
         self._scrub = scrub
         self._fail = fail
         self._request_id = request_id
@@ -253,7 +261,7 @@ class Crossing:
 
     def body(self, upstream: str, target: Target) -> bytes:
         try:
-            return self._provider.write(self._request, upstream, target.quirks)
+            return self._provider.write(self._sent, upstream, target.quirks)
         except RecursionError:
             raise InvalidRequest("the body is nested too deeply") from None
         except orjson.JSONEncodeError as exc:  # a number beyond 64 bits, or depth
@@ -264,7 +272,7 @@ class Crossing:
 
     def pipe(self, model: str, max_frame: int) -> Pipe:
         writer = self._side.writer(model, self._request, self._request_id)
-        reader = self._provider.reader(self._scrub, self._request)
+        reader = self._provider.reader(self._scrub, self._sent)
         if self._memory is not None:
             reader = Listening(reader, Listener(self._memory, self.dialect).hear)
         fail = self._fail if self._side.name == "openai_chat" else writer.fail
@@ -272,14 +280,14 @@ class Crossing:
 
     def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
         writer = self._side.writer(model, self._request, self._request_id)
-        events = self._provider.read_whole(body, self._scrub, self._request)
+        events = self._provider.read_whole(body, self._scrub, self._sent)
         return (out for event in events if (out := writer.write(event)))
 
     def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
         if body.startswith(_STREAM):  # nobody asked for one
-            events = stream_events(self._provider.reader(self._scrub, self._request), body)
+            events = stream_events(self._provider.reader(self._scrub, self._sent), body)
         else:
-            events = self._provider.read_whole(body, self._scrub, self._request)
+            events = self._provider.read_whole(body, self._scrub, self._sent)
         answer = fold(self._memory.listen(events, self.dialect) if self._memory is not None else events)
         if answer.stop is None:
             raise UpstreamError("the provider's answer has no end")
@@ -287,6 +295,12 @@ class Crossing:
 
     def keepalive(self, mode: str) -> bytes:
         return self._side.keepalive(mode)
+
+
+def _cannot(field: str, what: str, target: Target) -> InvalidRequest:
+    return InvalidRequest(
+        f"`{field}`: {what} cannot be had from provider {target.provider} in this dialect", param=field
+    )
 
 
 class SimpleAsked:

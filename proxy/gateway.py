@@ -12,11 +12,11 @@ from aiohttp import web
 from proxy import __version__
 from proxy.dialects import simple_chat
 from proxy.errors import InternalError, InvalidRequest, Overloaded
-from proxy.middleware.cors import Origins, headers_for
 from proxy.observe.logs import AccessLog
 from proxy.observe.metrics import Metrics
 from proxy.observe.record import Record, new_id
 from proxy.origin import Origin
+from proxy.pages import Origins, headers_for
 from proxy.routing import table
 from proxy.scrub import scrubber
 from proxy.settings import Key

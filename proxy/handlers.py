@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from math import ceil
 from random import random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from proxy.errors import GatewayError, InternalError, NotFound
 from proxy.gateway import GATEWAY
 from proxy.middleware.failures import form_of
 from proxy.refusals import read_refusal, refused
+from proxy.registry import retry_after
 from proxy.relay import ClientStalled, Ready, Relay
 from proxy.routing.decide import choose
 from proxy.upstream.connection import Stale
@@ -41,6 +43,8 @@ EVENT_STREAM = {
 _WHOLE = 8
 #: Bytes that a client's transport takes without being full.
 _AT_ONCE = 32 * 1024
+#: Seconds; a provider's body that asks for more has a mistake in it.
+_LONGEST_PAUSE = 30 * 24 * 3600.0
 
 
 # The endpoints...
@@ -246,10 +250,18 @@ class Attempt:
         record.first_frame_at = asyncio.get_running_loop().time()
         record.headers.update(passed_on(head, self._plan, ours=self._limited))
         if not 200 <= head.status < 300:
-            retry = {"Retry-After": head.headers["retry-after"]} if "retry-after" in head.headers else None
-            raise refused(head.status, read_refusal(body), self._plan.scrub, retry)
+            raise refused(head.status, read_refusal(body), self._plan.scrub, self._pause(head, body))
         answer, record.usage = self._bridge.whole(body, self._route.model)
         return web.Response(body=answer, content_type="application/json")
+
+    def _pause(self, head: Head, refusal: bytes) -> dict[str, str] | None:
+        """When the provider wants to be asked again."""
+        told = head.headers.get("retry-after")
+        if told is None and head.status == 429:
+            seconds = retry_after(self._bridge.dialect, refusal)
+            if seconds is not None and 0 <= seconds <= _LONGEST_PAUSE:  # neither NaN nor infinity
+                told = str(max(1, ceil(seconds)))
+        return None if told is None else {"Retry-After": told}
 
     async def _stream(self, ready: Ready) -> web.StreamResponse:
         relay, record = self._relay, self._record

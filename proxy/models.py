@@ -23,8 +23,11 @@ _CREATED = int(time.time())
 async def list_models(request: web.Request) -> web.Response:
     """`GET /v1/models`; aliases are models of their own.
 
-    OpenAI's form, or Anthropic's for clients that say which version of that they speak.
+    OpenAI's form, or Anthropic's for clients that say which version of that they speak, or Google's for
+    those that show their key as Google's do.
     """
+    if "x-goog-api-key" in request.headers and "Authorization" not in request.headers:
+        return await gemini_models(request)
     table, key = request[PLAN].table, request[CALLER]
     if "anthropic-version" in request.headers:
         return json_response(_anthropic([(n, table.resolve(n, key).entry) for n in table.names(key)]))

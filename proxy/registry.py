@@ -6,7 +6,7 @@ requests and reads answers, and the waist stands between them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,6 +43,9 @@ class ClientSide:
     keepalive: Callable[[str], bytes]
     #: Of its streams, where they are not event streams.
     media_type: str = ""
+    #: Its fields for what no answer across the waist can hold.
+    answers: str = "n"
+    logprobs: str = "logprobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class ProviderSide:
     #: Fields of a request that the dialect has no word for.
     unsaid: Callable[[Request], tuple[str, ...]]
     decoder: Callable[[int], Decoder] = Decoder
+    #: Fills in what a body always says, for those who must know it to read the answer.
+    settle: Callable[[Request, Quirks], Request] = lambda request, _: request
 
 
 class _Writer:
@@ -122,7 +127,7 @@ def _client_openai_responses(name: str) -> ClientSide:
     def make(model: str, request: Request, request_id: str) -> Telling:
         return writer.Writer(model, request)
 
-    return ClientSide(name, make, writer.whole, writer.Writer.keepalive)
+    return ClientSide(name, make, writer.whole, writer.Writer.keepalive, logprobs="top_logprobs")
 
 
 def _client_gemini(name: str) -> ClientSide:
@@ -133,7 +138,15 @@ def _client_gemini(name: str) -> ClientSide:
 
     array = name == "gemini_array"
     media_type = "application/json" if array else ""
-    return ClientSide(name, make, writer.whole, writer.Writer.keepalive, media_type)
+    return ClientSide(
+        name,
+        make,
+        writer.whole,
+        writer.Writer.keepalive,
+        media_type,
+        answers="generationConfig.candidateCount",
+        logprobs="generationConfig.responseLogprobs",
+    )
 
 
 @cache
@@ -204,7 +217,10 @@ def _provider_workers_ai(name: str) -> ProviderSide:
     def read_whole(body: bytes, scrub: Scrub, asked: Request) -> Iterator[Event]:
         return whole.read_whole(body, scrub, max_tokens=asked.max_tokens)
 
-    return ProviderSide(name, _named(request.write), make, read_whole, request.unsaid)
+    def settle(asked: Request, quirks: Quirks) -> Request:
+        return replace(asked, max_tokens=request.limit(asked, quirks))
+
+    return ProviderSide(name, _named(request.write), make, read_whole, request.unsaid, settle=settle)
 
 
 def _named(write: Any) -> Callable[[Request, str, Quirks], bytes]:
@@ -231,6 +247,15 @@ def tap(name: str, scrub: Scrub) -> Tap:
 
             return GeminiTap(scrub)
     raise LookupError(f"nothing passes in {name}")
+
+
+def retry_after(name: str, refusal: bytes) -> float | None:
+    """Find the pause, in seconds, that a provider asks for in a refusal's body, where its dialect has it there."""
+    if name != "gemini":
+        return None
+    from proxy.dialects.gemini import errors
+
+    return errors.retry_after(refusal)
 
 
 def fold(events: Iterator[Event]) -> Answer:

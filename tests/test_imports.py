@@ -28,7 +28,6 @@ HOUSE = """
     proxy.middleware
     proxy.context
     proxy.gateway
-    proxy.middleware.cors
     proxy.bridges                   proxy.relay
     proxy.registry                  proxy.demo      proxy.connection    proxy.faults
     proxy.observe                   proxy.upstream  proxy.wheel         proxy.state
@@ -40,7 +39,7 @@ HOUSE = """
     proxy.dialects
     proxy.refusals
     proxy.sse                       proxy.requests  proxy.events
-    proxy.errors                    proxy.sockets   proxy.systemd
+    proxy.errors                    proxy.sockets   proxy.systemd   proxy.pages
     proxy
 """
 
@@ -51,6 +50,7 @@ LEVEL = {name: len(FLOORS) - depth for depth, names in enumerate(FLOORS) for nam
 PURE = (
     *("proxy.errors", "proxy.events", "proxy.requests", "proxy.sse", "proxy.refusals", "proxy.dialects", "proxy.pipes"),
     *("proxy.registry", "proxy.routing", "proxy.providers", "proxy.origin", "proxy.settings", "proxy.scrub"),
+    "proxy.pages",
 )
 FORBIDDEN = {"asyncio", "aiohttp", "uvloop", "socket", "threading"}
 

@@ -19,8 +19,10 @@ from aiohttp import hdrs, web
 from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 
+from proxy.pages import EXPOSED, Origins
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
     from aiohttp.typedefs import Handler, Middleware
     from multidict import CIMultiDict
@@ -30,24 +32,6 @@ if TYPE_CHECKING:
     #: The methods that a request's path has; None where there is no such path.
     MethodsOf = Callable[[web.Request], Collection[str] | None]
 
-#: Each by name: a page that sends cookies along may not be told ``*``.  One string, since every answer carries it.
-EXPOSED: Final = ", ".join(
-    (
-        "x-request-id",
-        "retry-after",
-        "x-ratelimit-limit-requests",
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-reset-requests",
-        "x-ratelimit-limit-tokens",
-        "x-ratelimit-remaining-tokens",
-        "x-ratelimit-reset-tokens",
-        "x-proxy-model",
-        "x-proxy-provider",
-        "x-proxy-attempts",
-        "server-timing",
-    )
-)
-
 _MAX_AGE = "86400"  # seconds; browsers cut it to what they like
 #: A preflight's answer grows with what it asks for: no page needs more names, nor longer ones.
 _MAX_NAMES = 64
@@ -56,90 +40,7 @@ _ALWAYS = ("authorization", "content-type")  # by name: a ``*`` does not cover a
 _ANY_METHOD = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
-# Whom we answer...
-
-
-class Origins:
-    """The origins that may read our answers: ``*``, or patterns such as ``https://*.example.org``.
-
-    A ``*`` in the host stands for one or more of a host's characters, dots included; a host that is only ``*``
-    takes any port as well, ``:*`` any port and none.  ``null`` (sandboxed frames, files) must be listed.
-    Raises ``ValueError`` for what can never be an origin.
-    """
-
-    __slots__ = ("_exact", "_wild", "any", "patterns")
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self.patterns = tuple(patterns)
-        #: Every origin is welcome, and those who send none are told so.
-        self.any = "*" in self.patterns
-        rest = [_normalised(pattern) for pattern in self.patterns if pattern != "*"]
-        self._exact = frozenset(pattern for pattern in rest if "*" not in pattern)
-        wild = [_expression(pattern) for pattern in rest if "*" in pattern]
-        self._wild = re.compile("|".join(wild), re.IGNORECASE | re.ASCII) if wild else None
-
-    def __repr__(self) -> str:
-        return f"Origins({self.patterns!r})"
-
-    def match(self, origin: str) -> bool:
-        """Whether a page of this origin may read the answer."""
-        if self.any:
-            return True
-        # Lower case outside of ASCII has surprises: the Kelvin sign's is a plain k.
-        if origin.isascii() and origin.lower() in self._exact:
-            return True
-        return self._wild is not None and self._wild.fullmatch(origin) is not None
-
-
-_HOST = r"[a-z0-9._~%-]+"
-_V6 = r"\[[0-9a-f:.]+\]"
-_SHAPE = re.compile(
-    rf"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>{_V6}|[a-z0-9._~%*-]*)(?::(?P<port>\*|[0-9]{{1,5}}))?/?",
-    re.IGNORECASE | re.ASCII,
-)
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
-
-
-def _normalised(pattern: str) -> str:
-    """A pattern as browsers write origins: lower case, no slash at the end, no port that the scheme implies."""
-    if pattern == "null":
-        return pattern
-    found = _SHAPE.fullmatch(pattern)
-    if found is None:
-        raise ValueError(
-            f'"{pattern}" is not an origin: scheme://host[:port], with * in host or port, or "*", or "null"'
-        )
-    scheme, host, port = found["scheme"].lower(), found["host"].lower(), found["port"]
-    if port is None or port == _DEFAULT_PORTS.get(scheme):
-        return f"{scheme}://{host}"
-    return f"{scheme}://{host}:{port}"
-
-
-def _expression(pattern: str) -> str:
-    """The regular expression for a normalised pattern that has a ``*``."""
-    scheme, _, rest = pattern.partition("://")
-    if rest == "*":
-        return rf"{re.escape(scheme)}://(?:{_HOST}|{_V6})(?::[0-9]{{1,5}})?"
-    # A port star also stands for no port: browsers leave out the one that the scheme implies.
-    host, port = (rest[:-2], r"(?::[0-9]{1,5})?") if rest.endswith(":*") else (rest, "")
-    wild = rf"(?:{_HOST}|{_V6})" if host.partition(":")[0] == "*" else _HOST
-    return re.escape(scheme) + "://" + wild.join(map(re.escape, host.split("*"))) + port
-
-
 # What every answer says...
-
-
-def headers_for(origins: Origins, origin: str | None) -> dict[str, str]:
-    """The headers for an answer that the application never sees, such as the parser's own 400."""
-    if origins.any:
-        return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*", hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED}
-    if origin is None or not origins.match(origin):
-        return {hdrs.VARY: hdrs.ORIGIN}
-    return {
-        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
-        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,
-        hdrs.VARY: hdrs.ORIGIN,
-    }
 
 
 def install(app: web.Application, origins: OriginsOf) -> None:

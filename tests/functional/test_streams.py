@@ -266,7 +266,10 @@ async def test_streams_do_not_wait_for_each_other(upstream, gateway):
 async def test_unknown_fields_survive_in_both_directions(upstream, gateway):
     frames = [chunk("a", x_provider={"n": 12345678901234567890123}), chunk(finish="stop", obfuscation="xyz"), DONE]
     upstream.script = stream(frames)
-    body = b'{"stream":true,"model":"m","x":12345678901234567890123,"y":1.10,"messages":[{"role":"user","content":"Hi","z":[]}]}'
+    body = (
+        b'{"stream":true,"model":"m","x":12345678901234567890123,"y":1.10,'
+        b'"messages":[{"role":"user","content":"Hi","z":[]}]}'
+    )
     answer = await (await gateway(providers=[{"name": "up", "ask_usage": False}])).request(
         "POST", OPENAI.path, body=body, headers={"Content-Type": "application/json"}
     )

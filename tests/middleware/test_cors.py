@@ -7,8 +7,9 @@ import re
 import pytest
 from aiohttp import web
 
+from proxy.middleware.cors import allowed_methods, install, preflights
+from proxy.pages import EXPOSED, Origins, headers_for
 from proxy.settings.loading import LOCAL_ORIGINS
-from proxy.middleware.cors import EXPOSED, Origins, allowed_methods, headers_for, install, preflights
 
 PAGE = "https://app.example.org"
 STRANGER = "https://stranger.example.net"

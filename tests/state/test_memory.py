@@ -35,7 +35,9 @@ def turn(*parts):
     ("parts", "restored"),
     [
         pytest.param(
-            (ToolCall("call_1", "look"),), (THOUGHT, ToolCall("call_1", "look", signature="mark")), id="both-are-put-back"
+            (ToolCall("call_1", "look"),),
+            (THOUGHT, ToolCall("call_1", "look", signature="mark")),
+            id="both-are-put-back",
         ),
         pytest.param(
             (Text("so"), ToolCall("call_1", "look")),
