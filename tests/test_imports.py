@@ -145,7 +145,7 @@ def test_protocol_code_knows_no_event_loop():
         pytest.param("proxy.dialects.openai_chat.tap", "from proxy.pipes import Tap", id="a-dialect-and-pipes"),
         pytest.param("proxy.relay", "from proxy.handlers import Attempt", id="the-pump-and-its-user"),
         pytest.param("proxy.settings.schema", "from proxy.app import build_app", id="settings-and-the-app"),
-        pytest.param("proxy.middleware.cors", "from proxy.gateway import Gateway", id="a-module-that-stands-lower"),
+        pytest.param("proxy.pages", "from proxy.gateway import Gateway", id="a-module-that-stands-lower"),
         pytest.param("proxy.utils", "", id="a-module-without-a-place"),
     ],
 )
