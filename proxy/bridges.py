@@ -208,17 +208,24 @@ class _Same:
         return Passthrough(inner, getattr(inner, "fail", self._fail), max_frame)
 
     def chunks(self, body: bytes, model: str) -> Iterator[bytes]:
-        side, request = client_side(self.dialect), self._asked.request()
+        side, request = client_side(self.dialect), self._understood()
         writer = side.writer(model, request, "")
         events = provider_side(self.dialect).read_whole(body, self._scrub, request)
         return (out for event in events if (out := writer.write(event)))
 
     def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
-        events = provider_side(self.dialect).read_whole(body, self._scrub, self._asked.request())
+        events = provider_side(self.dialect).read_whole(body, self._scrub, _NOTHING)
         return body, fold(events).usage
 
     def keepalive(self, mode: str) -> bytes:
         return client_side(self.dialect).keepalive(mode)
+
+    def _understood(self) -> Request:
+        """The request as far as we understand it: the provider has, and an answer is no time to refuse it."""
+        try:
+            return self._asked.request()
+        except InvalidRequest:
+            return _NOTHING
 
 
 # Across the waist...

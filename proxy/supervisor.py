@@ -116,7 +116,7 @@ class Supervisor:
                 if code:
                     return code
                 helpers += map(asyncio.create_task, (self._reloads(), self._upgrades(), systemd.watchdog()))
-                log.info("%s, %d workers", self._launch.serving(), len(self._workers))
+                log.info("%s, %d workers; each counts limits for itself", self._launch.serving(), len(self._workers))
                 systemd.ready("serving")
                 await self._stop.wait()
             await self._end()

@@ -21,12 +21,17 @@ import pytest
 
 from proxy import __version__, handlers
 from proxy.app import ROUTES
+from proxy.bridges import Crossing
 from proxy.cli import parser
 from proxy.dialects.openai_chat.errors import TYPE
-from proxy.errors import GatewayError, Kind
+from proxy.errors import GatewayError, InvalidRequest, Kind
 from proxy.observe.logs import AccessLog
 from proxy.observe.metrics import Metrics
 from proxy.observe.record import Record
+from proxy.providers import conventions
+from proxy.registry import client_side
+from proxy.requests import Request, Role, Text, Turn
+from proxy.routing.table import build
 from proxy.serving import Server
 from proxy.settings import Log, Settings, Timeouts, load
 from proxy.settings.keys import KeyTable
@@ -228,6 +233,49 @@ def test_what_is_said_to_be_unused_is_unused():
     ]
     used = {name for name in unused for text in sources if re.search(rf"\.{name}\b(?!\()", text)}
     assert not used
+
+
+# Who speaks what...
+
+PROVIDERS = [
+    [conventions(kind) for kind in ("openai", "deepseek", "ollama", "workers-ai")],
+    [conventions("anthropic")],
+    [conventions("gemini")],
+    [conventions("workers-ai", native=True)],
+]
+DIALECTS = {
+    "chat completions": "openai_chat",
+    "Responses": "openai_responses",
+    "Messages": "anthropic_messages",
+    "Gemini": "gemini",
+    "`/api/chat`": "simple_chat",
+}
+
+
+def test_what_passes_as_written_is_what_the_provider_speaks():
+    told = {row[0].partition(",")[0]: row[1:] for row in rows("a tool's request")}
+    for name, dialect in DIALECTS.items():
+        for cell, kinds in zip(told[name], PROVIDERS, strict=True):
+            assert all(cell.startswith("as written") == (dialect in kind.speaks) for kind in kinds), (name, cell)
+    assert "openai_responses" in conventions("openai", responses=True).speaks
+
+
+def test_the_limit_that_is_sent_where_none_is_given_is_the_codes():
+    [told] = [row[1:] for row in rows("in a request") if row[0].startswith("`max_tokens`")]
+    assert told[1] == str(conventions("anthropic").quirks.default_max_tokens)
+    assert told[3] == str(conventions("workers-ai", native=True).quirks.default_max_tokens)
+
+
+@pytest.mark.parametrize("model", ["deepseek-chat", "anthropic/any", "gemini/any"])
+@pytest.mark.parametrize("wish", [{"answers": 2}, {"logprobs": 0}])
+def test_what_is_said_to_be_refused_is_refused(model, wish):
+    [told] = [row for row in rows("in a request") if "`n`" in row[0]]
+    assert told[1:] == ["400"] * 4
+    environ = dict.fromkeys(re.findall(r'"env:(\w+)"', SHIPPED.read_text(encoding="utf-8")), "a1b2c3d4")
+    [target] = build(load(SHIPPED, environ).settings, None, "test").resolve(model, None).entry.targets
+    asked = Request(model, (Turn(Role.USER, (Text("hello"),)),), **wish)
+    with pytest.raises(InvalidRequest):
+        Crossing(client_side("openai_responses"), asked, target, str, lambda error: b"")
 
 
 # What the code offers...

@@ -97,8 +97,6 @@ class _File:
         settings = Settings(**sections, keys=keys, providers=providers, models=models)
         _check_server(settings)
         _check_origins(settings.cors)
-        if settings.state.shared:
-            self.warnings.append("state: url: limits are not shared yet; every process counts its own")
         if settings.open and not settings.auth.anonymous and "origins" not in self._raw.get("cors", {}):
             settings = msgspec.structs.replace(settings, cors=schema.Cors(origins=LOCAL_ORIGINS))
         return settings

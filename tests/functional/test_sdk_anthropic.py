@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from tests.dialects.anthropic_messages.grammar import check
 from . import KEY, UPSTREAM_KEY
 from .upstream import (
     DONE,
-    EVENT_STREAM,
     JSON,
     Gate,
     broken,
@@ -128,8 +128,9 @@ def gemini() -> Provider:
 
 def claude() -> Provider:
     call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    counts = {"input_tokens": 9, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 7}
     frames = [
-        start(usage={"input_tokens": 9, "output_tokens": 1}, model="claude-x"),
+        start(usage={**counts, "output_tokens": 1}, model="claude-x"),
         {"type": "ping"},
         opened(0, type="thinking", thinking="", signature=""),
         delta(0, "thinking", thinking="Hm."),
@@ -144,7 +145,7 @@ def claude() -> Provider:
         delta(2, "input_json", partial_json='{"city":'),
         delta(2, "input_json", partial_json=' "Paris"}'),
         closed(2),
-        stopped("tool_use", output_tokens=7),
+        stopped("tool_use", **counts),
         END,
     ]
     answer = {
@@ -155,7 +156,7 @@ def claude() -> Provider:
             {**call, "input": PARIS},
         ],
         "stop_reason": "tool_use",
-        "usage": {"input_tokens": 9, "output_tokens": 7},
+        "usage": counts,
     }
     fault = {"type": "error", "error": {"type": "overloaded_error", "message": "out of order"}}
     return Provider(
@@ -170,23 +171,13 @@ strangers = pytest.mark.parametrize("provider", [pytest.param(p, id=p.kind) for 
 NAMES = {"gemini": "gemini-x", "anthropic": "claude-x"}
 
 
-def served(**more: Any) -> dict[str, Any]:
-    """A provider of each kind, and a model of that name; `claude-x` is called so on both sides."""
-    tables = [{"name": p.kind, "kind": p.kind, "base_url": "{url}", "api_key": UPSTREAM_KEY} for p in PROVIDERS]
-    models = [{"id": p.kind, "provider": p.kind, "upstream": NAMES.get(p.kind, "gpt-x")} for p in PROVIDERS]
-    models.append({"id": "claude-x", "provider": "anthropic", "upstream": "claude-x"})
-    return {"providers": tables, "models": models, **more}
-
-
 @pytest.fixture
 async def start_gateway(gateway: Callable, upstream: Upstream) -> Callable:
-    async def start(**more: Any) -> Any:
-        tables = served(**more)
-        for table in tables["providers"]:
-            table["base_url"] = upstream.url
-        return await gateway(**tables)
-
-    return start
+    """Start one before a provider of each kind; models have the kinds' names, and `claude-x` its own on both sides."""
+    providers = [{"name": p.kind, "kind": p.kind, "base_url": upstream.url, "api_key": UPSTREAM_KEY} for p in PROVIDERS]
+    models = [{"id": p.kind, "provider": p.kind, "upstream": NAMES.get(p.kind, "gpt-x")} for p in PROVIDERS]
+    models.append({"id": "claude-x", "provider": "anthropic", "upstream": "claude-x"})
+    return functools.partial(gateway, providers=providers, models=models)
 
 
 @pytest.fixture
@@ -232,7 +223,7 @@ async def test_a_whole_answer(upstream, client, provider):
     upstream.script = whole(provider.answer)
     message = await client.messages.create(model=provider.kind, tools=[LOOK], **ASKED)
     is_the_answer(message, provider)
-    assert message._request_id or message.model == "claude-x"
+    assert message.model == ("claude-x" if provider is CLAUDE else provider.kind)
     call = await upstream.arrived()
     assert call.target == provider.path
     nothing_of_the_client_s(call)
@@ -350,6 +341,27 @@ async def test_bytes_pass_both_ways_streamed(upstream, gw):
     got = await gw.request("POST", "/v1/messages", body=body, headers=JSON)
     assert await got.body() == b"".join(frames)
     assert (await upstream.arrived()).body == body
+
+
+async def test_every_event_arrives_before_the_provider_sends_the_next(upstream, gw):
+    gate = Gate()
+    upstream.script = gated_stream(CLAUDE.frames, gate)
+    gate.open()
+    answer = await gw.chat(path="/v1/messages", model="claude-x", stream=True, max_tokens=9)
+    for number, frame in enumerate(CLAUDE.frames, start=1):
+        assert (await answer.frame()).raw == frame
+        await gate.waited_at(number + 1)
+        assert gate.reached == number + 1
+        gate.open()
+    assert await answer.rest() == b""
+
+
+async def test_what_we_do_not_understand_is_the_provider_s_to_judge(upstream, gw):
+    body = VERBATIM.replace(b'"role":"user"', b'"role":"oracle"')
+    upstream.script = whole(CLAUDE.answer)
+    for streamed in (b"false", b"true"):  # JSON for a stream becomes one all the same
+        got = await gw.request("POST", "/v1/messages", body=body % streamed, headers=JSON)
+        assert (got.status, b"Hello!" in await got.body()) == (200, True)
 
 
 async def test_only_the_model_s_name_changes(upstream, client):
@@ -520,16 +532,19 @@ FAULTS = {
 async def test_a_fault_inside_a_stream_is_raised_after_what_came(upstream, start_gateway, provider, script, said):
     upstream.script = script(provider)
     gw = await start_gateway(timeouts={"idle": 0.2})
+    heard = ""
+
+    async def hear(client: anthropic.AsyncAnthropic) -> None:
+        nonlocal heard
+        async with client.messages.stream(model=provider.kind, **ASKED) as running:
+            async for event in running:
+                heard += event.text if event.type == "text" else ""
+
     async with anthropic.AsyncAnthropic(**options(gw)) as client:
-        text = ""
         with pytest.raises(anthropic.APIStatusError, match=said) as told:
-            async with client.messages.stream(model=provider.kind, **ASKED) as running:
-                async for event in running:
-                    text += event.text if event.type == "text" else ""
-    assert text == "Hello!"
-    told_type = word(told)
-    own = provider is CLAUDE and said == "out of order"
-    assert told_type == ("overloaded_error" if own else "timeout_error" if "idle" in said else "api_error")
+            await hear(client)
+    assert word(told) == ("timeout_error" if "idle" in said else "api_error")
+    assert heard == "Hello!"
 
 
 async def test_the_sdk_tries_again_where_that_may_help(upstream, gw):
