@@ -7,6 +7,7 @@ across the waist.  The exchange around it is the same for all.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +60,8 @@ class Bridge(Protocol):
     media_type: str
     #: Fields of the client's body that the provider will not hear of.
     dropped: tuple[str, ...]
+    #: Header lines of the client's that mean something to this provider, each with its line end.
+    headers: bytes
 
     def body(self, upstream: str, target: Target) -> bytes:
         """Write the provider's body; ``upstream`` is its name for the model."""
@@ -76,6 +79,7 @@ class Bridge(Protocol):
         """What is sent between frames so that nobody on the way gives up; b"" for nothing."""
 
 
+_BETA = re.compile(r"[A-Za-z0-9._, -]{1,1000}")
 #: How a body begins that is a stream.
 _STREAM = (b"data:", b"event:", b":")
 _NOTHING = Request(None, ())
@@ -101,6 +105,7 @@ class OpenAIBridge:
 
     media_type = ""
     dropped: tuple[str, ...] = ()
+    headers = b""
 
     def __init__(
         self,
@@ -183,10 +188,12 @@ class _Same:
 
     media_type = ""
     dropped: tuple[str, ...] = ()
+    headers = b""
 
     def __init__(self, asked: DialectAsked, scrub: Scrub, fail: Fail) -> None:
         self.dialect = asked.dialect
         self.stream = asked.stream
+        self.headers = b"anthropic-beta: %b\r\n" % asked.beta if asked.beta else b""
         self._asked = asked
         self._scrub = scrub
         self._fail = fail
@@ -236,6 +243,8 @@ class Crossing:
 
     Raises ``InvalidRequest`` for what the answer could not hold: events tell one answer, without probabilities.
     """
+
+    headers = b""
 
     def __init__(
         self,
@@ -344,9 +353,14 @@ class DialectAsked:
         model: str | None = None,
         stream: bool | None = None,
         form: str = "",
+        beta: str = "",
         memory: Memory | None = None,
     ) -> None:
-        """``model`` and ``stream`` where the path says them; ``form`` is the client's variant of the dialect."""
+        """``model`` and ``stream`` where the path says them; ``form`` is the client's variant of the dialect.
+
+        ``beta`` names the features of Anthropic's that the body uses.
+        """
+        self.beta = beta.encode() if _BETA.fullmatch(beta) else b""
         self.body = body
         self.dialect = dialect
         self.fields = chat_request.split(body)

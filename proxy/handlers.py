@@ -141,6 +141,7 @@ def _dialect(
         model=model,
         stream=stream,
         form=form,
+        beta=",".join(request.headers.getall("anthropic-beta", ())),
         memory=request.app[GATEWAY].memory,
     )
 
@@ -222,6 +223,8 @@ class Attempt:
         """Send the request and wait until it is known how to answer."""
         target, record, gateway, bridge = self._target, self._record, self._gateway, self._bridge
         head, origin = target.head(bridge.dialect, self._upstream, stream=bridge.stream), target.origin
+        if bridge.headers:
+            head = head.replace(b"\r\n", b"\r\n" + bridge.headers, 1)
         gateway.relays.add(self._relay)
         fresh = False
         while True:

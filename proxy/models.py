@@ -26,7 +26,7 @@ async def list_models(request: web.Request) -> web.Response:
     OpenAI's form, or Anthropic's for clients that say which version of that they speak, or Google's for
     those that show their key as Google's do.
     """
-    if "x-goog-api-key" in request.headers and "Authorization" not in request.headers:
+    if _is_google_s(request):
         return await gemini_models(request)
     table, key = request[PLAN].table, request[CALLER]
     if "anthropic-version" in request.headers:
@@ -35,7 +35,9 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 async def get_model(request: web.Request) -> web.Response:
-    """`GET /v1/models/{id}`: ids hold `/` and `@`, percent-encoded or not."""
+    """`GET /v1/models/{id}`: ids hold `/` and `@`, percent-encoded or not.  OpenAI's form, or Google's."""
+    if _is_google_s(request):
+        return await gemini_model(request)
     name = request.match_info["id"]
     return json_response(_model(request[PLAN].table.resolve(name, request[CALLER]), name))
 
@@ -70,6 +72,11 @@ async def api_models(request: web.Request) -> web.Response:
     except NotFound:
         default = ""
     return json_response({"defaultModel": default, "models": list(listed.values())})
+
+
+def _is_google_s(request: web.Request) -> bool:
+    """Is this a client of Google's, by where it shows its key?  Its SDK asks below `/v1`, too."""
+    return "x-goog-api-key" in request.headers and "Authorization" not in request.headers
 
 
 def _listed(name: str, entry: Entry) -> Listed:

@@ -303,6 +303,7 @@ async def test_upstream_is_stopped_while_the_client_is_full():
     assert bench.call.did == ["pause"]
     bench.after(50)  # no clock of upstream's runs
     assert not bench.relay.done.done()
+    bench.relay._last_byte = bench.relay._last_progress = bench.now - 50  # as long as that
     bench.outlet.full = False
     bench.outlet.tell()
     assert bench.call.did == ["pause", "resume"]

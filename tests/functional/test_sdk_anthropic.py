@@ -670,3 +670,11 @@ async def test_claude_code_waits_with_pings(upstream, start_gateway):
     assert (first.event, first.json) == ("ping", {"type": "ping"})
     gate.open_all()
     check(first.raw + await answer.rest())
+
+
+async def test_the_features_that_a_body_uses_are_named_to_anthropic_and_to_nobody_else(upstream, gw):
+    for provider in (CLAUDE, OPENAI):
+        upstream.script = stream(provider.frames)
+        await (await code(gw, provider.kind)).body()
+        call = await upstream.arrived()
+        assert call.header("anthropic-beta") == (CODE_HEADERS["anthropic-beta"] if provider is CLAUDE else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -269,6 +270,19 @@ async def test_nothing_is_upgraded(upstream, gateway, speaker, streamed):
     await (await upstream.arrived()).gone()
 
 
+def reset_at_its_end(body: bytes) -> Script:
+    """A body that would end with its connection, but the connection breaks."""
+
+    async def script(call: Call) -> None:
+        await call.head(200, JSON, framing="close")
+        await call.send(body)
+        for _ in range(10):  # the gateway reads it: RST would take it away
+            await asyncio.sleep(0)
+        call.reset()
+
+    return script
+
+
 @speakers
 @pytest.mark.parametrize(
     "script",
@@ -279,6 +293,7 @@ async def test_nothing_is_upgraded(upstream, gateway, speaker, streamed):
         pytest.param(broken([WHOLE], "half_close"), id="chunked-and-half-closed"),
         pytest.param(framed(WHOLE, length=len(WHOLE) + 1), id="shorter-than-its-content-length"),
         pytest.param(framed(WHOLE[:-1], framing="close"), id="close-delimited-and-cut"),
+        pytest.param(reset_at_its_end(WHOLE), id="close-delimited-and-rst"),
     ],
 )
 async def test_an_answer_that_breaks_is_none(upstream, gateway, speaker, script):

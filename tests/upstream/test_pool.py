@@ -110,6 +110,14 @@ async def test_one_that_the_provider_closed_is_forgotten(pool, upstream, end):
     assert len(upstream.connections) == 2
 
 
+async def test_one_that_is_being_closed_is_not_used(pool, upstream):
+    await answered(pool, upstream)
+    ((connection,),) = pool._idle.values()
+    connection._transport.close()  # and the loop has had no turn to tell
+    await answered(pool, upstream)
+    assert len(upstream.connections) == 2
+
+
 async def test_idle_ones_are_closed_by_us_first(pool, upstream, monkeypatch):
     monkeypatch.setattr(pool_module, "IDLE", 0.04)
     await answered(pool, upstream)
