@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.context import Endpoint
     from proxy.gateway import Gateway
 
+_ANTHROPIC = frozenset({"messages", "count_tokens"})
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -54,6 +55,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if record is None:
         return
     headers["x-request-id"] = record.request_id
+    if record.route in _ANTHROPIC:
+        headers["request-id"] = record.request_id  # where Anthropic's SDK looks for it
     if record.headers:
         headers.update(record.headers)
     now = asyncio.get_running_loop().time()

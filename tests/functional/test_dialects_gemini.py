@@ -29,12 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientS
 HI = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 LISTED = [{"id": "m", "label": "Em", "context": 4096}, {"id": "@cf/x/y", "provider": "up", "aliases": ["alias"]}]
 
-crossed = pytest.mark.parametrize(
-    "provider", [pytest.param(CHAT, id="chat"), pytest.param(MESSAGES, id="anthropic")]
-)
-providers = pytest.mark.parametrize(
-    "provider", [pytest.param(CHAT, id="chat"), pytest.param(GEMINI, id="gemini")]
-)
+crossed = pytest.mark.parametrize("provider", [pytest.param(CHAT, id="chat"), pytest.param(MESSAGES, id="anthropic")])
+providers = pytest.mark.parametrize("provider", [pytest.param(CHAT, id="chat"), pytest.param(GEMINI, id="gemini")])
 versions = pytest.mark.parametrize("version", ["v1beta", "v1"])
 
 
