@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.dialects import anthropic_messages as messages
 from tests.dialects import gemini as google
@@ -110,7 +110,11 @@ class Messages(Provider):
 
 
 class Gemini(Provider):
-    counts = {"promptTokenCount": COST[0], "candidatesTokenCount": COST[1], "totalTokenCount": sum(COST)}
+    counts: ClassVar[dict[str, int]] = {
+        "promptTokenCount": COST[0],
+        "candidatesTokenCount": COST[1],
+        "totalTokenCount": sum(COST),
+    }
 
     def says(self, *pieces: str) -> list[bytes]:
         *first, last = pieces
@@ -128,7 +132,7 @@ class Gemini(Provider):
 
 
 class WorkersAI(Provider):
-    counts = usage(*COST)
+    counts: ClassVar[dict[str, int]] = usage(*COST)
 
     def says(self, *pieces: str) -> list[bytes]:
         told = [*map(cloudflare.native, pieces), cloudflare.native("", usage=self.counts)]
@@ -146,6 +150,12 @@ class WorkersAI(Provider):
 
 
 class Responses(Provider):
+    counts: ClassVar[dict[str, int]] = {
+        "input_tokens": COST[0],
+        "output_tokens": COST[1],
+        "total_tokens": sum(COST),
+    }
+
     def says(self, *pieces: str) -> list[bytes]:
         item = openai.message("".join(pieces))
         frames = [
@@ -169,8 +179,6 @@ class Responses(Provider):
     def said(self, text: str) -> dict[str, Any]:
         answer: dict[str, Any] = self._ended(openai.message(text))["response"]
         return answer
-
-    counts = {"input_tokens": COST[0], "output_tokens": COST[1], "total_tokens": sum(COST)}
 
 
 CHAT = Chat({"kind": "openai"}, ("/v1/chat/completions",) * 2)

@@ -170,10 +170,14 @@ async def test_a_fault_inside_a_stream_is_raised_after_what_came(upstream, clien
     event = b"event: error\n" if provider is MESSAGES else b""
     upstream.script = stream([*said, b"%bdata: %b\n\n" % (event, json.dumps(fault).encode())])
     asked = await client.chat.completions.create(model="m", messages=HI, stream=True)
-    heard = []
-    with pytest.raises(openai.APIError, match="out of order"):
+    heard: list[str] = []
+
+    async def hear() -> None:
         async for c in asked:
-            heard.append(c.choices[0].delta.content or "")
+            heard.extend([c.choices[0].delta.content or ""])
+
+    with pytest.raises(openai.APIError, match="out of order"):
+        await hear()
     assert "".join(heard) == "Hel"
 
 

@@ -200,11 +200,15 @@ async def test_a_cut_is_raised_after_what_came(upstream, client, provider, how):
 
     upstream.script = script
     running, kinds = await create(client, stream=True), []
-    with pytest.raises(openai.APIError):
+
+    async def hear() -> None:
         async for event in running:
             kinds.append(event.type)
             if event.type == "response.output_text.delta":
                 gate.open()
+
+    with pytest.raises(openai.APIError):
+        await hear()
     assert kinds[0] == "response.created"
     assert kinds.count("response.output_text.delta") == 1
     assert "response.completed" not in kinds

@@ -375,7 +375,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-        self._transport.set_write_buffer_limits(high=0)  # a write is over when the kernel has it: nothing hides here
+        if not self.upstream.tls:  # whose layer does not tell when it is empty
+            # A write is over when the kernel has it: nothing hides here.
+            self._transport.set_write_buffer_limits(high=0)
         self.upstream.connections.append(self)
         self.number = len(self.upstream.connections)
         self.task = asyncio.create_task(self._serve(), name=f"{TASKS}-{self.number}")

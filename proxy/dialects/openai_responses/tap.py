@@ -58,8 +58,7 @@ class Tap:
         """
         if self.done or not self._id:
             return False
-        self._last = run
-        return (
+        unseen = (
             b'"response.completed"' not in run
             and b'"response.incomplete"' not in run
             and b'"response.failed"' not in run
@@ -67,6 +66,9 @@ class Tap:
             and b"event: error" not in run
             and b"[DONE]" not in run
         )
+        if unseen:
+            self._last = run
+        return unseen
 
     def look(self, raw: bytes, frame: Frame) -> bytes:
         """See one frame; return what of it goes to the client.  Sets ``error`` where it is one."""
@@ -77,7 +79,6 @@ class Tap:
             return raw
         if self.plain(raw):
             return raw
-        self._last = raw
         if not self._id and (found := _ID.search(raw)):
             self._id = found[1].decode("utf-8", "replace")
         try:
@@ -92,7 +93,8 @@ class Tap:
             return raw
         if is_fault(event, frame.event):
             self.error = told(event, self._scrub)
-            return b""
+            return b""  # and its number is free again
+        self._last = raw
         response = event.get("response")
         if event.get("type") in ("response.completed", "response.incomplete") and isinstance(response, dict):
             self.usage = usage_of(response.get("usage"))
