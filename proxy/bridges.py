@@ -1,13 +1,11 @@
 """What joins a client's dialect with a provider's for one exchange.
 
-A bridge is made from the client's body, as far as it must be read to find a deployment; `meet` then
-says how that deployment is asked: in the client's own dialect, where bytes pass as they are, or
-across the waist.  The exchange around it is the same for all.
+Either both speak the same, and bytes pass as they are, or the waist stands between them.  The
+exchange around a bridge is the same for all.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,15 +38,19 @@ if TYPE_CHECKING:
     Fail = Callable[[GatewayError], bytes]
 
 
-class Asked(Protocol):
-    """What a client asked for, read as far as routing needs it; ``operation`` is what kind of thing it is."""
+class Given(Protocol):
+    """A client's request, split at its top level."""
 
-    operation: str
+    body: bytes
+    fields: dict[str, msgspec.Raw]
+    dialect: str
     model: str | None
     stream: bool
+    #: Which features of Anthropic's it uses.
+    beta: bytes
 
-    def meet(self, target: Target) -> Bridge:
-        """Say how this deployment is to be asked.  Raises ``InvalidRequest`` where it cannot be."""
+    def request(self) -> Request:
+        """All of it, in the waist's words.  Raises ``InvalidRequest``."""
 
 
 class Bridge(Protocol):
@@ -79,7 +81,6 @@ class Bridge(Protocol):
         """What is sent between frames so that nobody on the way gives up; b"" for nothing."""
 
 
-_BETA = re.compile(r"[A-Za-z0-9._, -]{1,1000}")
 #: How a body begins that is a stream.
 _STREAM = (b"data:", b"event:", b":")
 _NOTHING = Request(None, ())
@@ -183,14 +184,14 @@ class OpenAIBridge:
         return ChatWriter.keepalive(mode)
 
 
-class _Same:
+class Same:
     """Any other dialect for a provider that speaks it: the model's name changes, and nothing else."""
 
     media_type = ""
     dropped: tuple[str, ...] = ()
     headers = b""
 
-    def __init__(self, asked: DialectAsked, scrub: Scrub, fail: Fail) -> None:
+    def __init__(self, asked: Given, scrub: Scrub, fail: Fail) -> None:
         self.dialect = asked.dialect
         self.stream = asked.stream
         self.headers = b"anthropic-beta: %b\r\n" % asked.beta if asked.beta else b""
@@ -317,113 +318,3 @@ def _cannot(field: str, what: str, target: Target) -> InvalidRequest:
     return InvalidRequest(
         f"`{field}`: {what} cannot be had from provider {target.provider} in this dialect", param=field
     )
-
-
-class SimpleAsked:
-    """`/api/chat`: a dialect that no provider speaks."""
-
-    operation = "chat"
-
-    def __init__(self, body: bytes, scrub: Scrub, fail: Fail) -> None:
-        from proxy.dialects import simple_chat
-
-        self._request = simple_chat.parse(chat_request.split(body))
-        self.model = self._request.model
-        self.stream = self._request.stream
-        self._scrub = scrub
-        self._fail = fail
-
-    def meet(self, target: Target) -> Bridge:
-        return Crossing(client_side("simple_chat"), self._request, target, self._scrub, self._fail)
-
-
-class DialectAsked:
-    """Messages, Responses or Gemini: split at the top level, and read whole only where the dialects differ."""
-
-    operation = "chat"
-
-    def __init__(
-        self,
-        body: bytes,
-        dialect: str,
-        scrub: Scrub,
-        fail: Fail,
-        *,
-        request_id: str = "",
-        model: str | None = None,
-        stream: bool | None = None,
-        form: str = "",
-        beta: str = "",
-        memory: Memory | None = None,
-    ) -> None:
-        """``model`` and ``stream`` where the path says them; ``form`` is the client's variant of the dialect.
-
-        ``beta`` names the features of Anthropic's that the body uses.
-        """
-        self.beta = beta.encode() if _BETA.fullmatch(beta) else b""
-        self.body = body
-        self.dialect = dialect
-        self.fields = chat_request.split(body)
-        self.model = model or chat_request.model_of(self.fields) or None
-        self.stream = stream if stream is not None else chat_request.flag(self.fields, "stream")
-        self._form = form or dialect
-        self._scrub = scrub
-        self._fail = fail
-        self._request_id = request_id
-        self._memory = memory
-        self._read: Request | None = None
-
-    def meet(self, target: Target) -> Bridge:
-        if target.speaks(self.dialect) and self._form == self.dialect:
-            return _Same(self, self._scrub, self._fail)
-        side = client_side(self._form)
-        return Crossing(side, self.request(), target, self._scrub, self._fail, self._request_id, self._memory)
-
-    def request(self) -> Request:
-        """The whole of it, in the waist's words.  Raises ``InvalidRequest`` naming the field to mend."""
-        if self._read is None:
-            self._read = self._in_full()
-        return self._read
-
-    def _in_full(self) -> Request:
-        match self.dialect:
-            case "anthropic_messages":
-                from proxy.dialects.anthropic_messages import request as messages
-
-                return messages.read(self.body)
-            case "openai_responses":
-                from proxy.dialects.openai_responses import request as responses
-
-                return responses.read(self.body)
-            case _:
-                from proxy.dialects.gemini import request as gemini
-
-                return gemini.read(self.body, model=self.model, stream=self.stream)
-
-
-class CountAsked:
-    """How many tokens a conversation has, asked of a provider that counts."""
-
-    operation = "count_tokens"
-    stream = False
-
-    def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
-        self.model = asked.model
-        self._asked = asked
-        self._scrub = scrub
-
-    def meet(self, target: Target) -> Bridge:
-        return _Counting(self._asked, self._scrub)
-
-
-class _Counting(_Same):
-    def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
-        super().__init__(asked, scrub, lambda error: b"")
-        self.dialect = "count_tokens"
-
-    def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
-        chat_whole.check(body, self._scrub, "input_tokens", int)
-        return body, None
-
-    def keepalive(self, mode: str) -> bytes:
-        return b""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
-from proxy.bridges import CountAsked, DialectAsked, OpenAIBridge, SimpleAsked
+from proxy.asked import CountAsked, DialectAsked, SimpleAsked
+from proxy.bridges import OpenAIBridge
 from proxy.connection import Outlet
 from proxy.context import BODY, CALLER, PLAN, RECORD
 from proxy.errors import GatewayError, InternalError, NotFound
@@ -24,7 +25,8 @@ from proxy.routing.decide import choose
 from proxy.upstream.connection import Stale
 
 if TYPE_CHECKING:
-    from proxy.bridges import Asked, Bridge
+    from proxy.asked import Asked
+    from proxy.bridges import Bridge
     from proxy.events import Usage
     from proxy.gateway import Gateway, Plan
     from proxy.observe.record import Record

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from proxy.bridges import DialectAsked, OpenAIBridge, SimpleAsked
+from proxy.asked import DialectAsked, SimpleAsked
+from proxy.bridges import OpenAIBridge
 from proxy.dialects import simple_chat
 from proxy.dialects.openai_chat import errors as openai_errors
 from proxy.errors import InvalidRequest, UpstreamError, UpstreamRefused

@@ -28,7 +28,8 @@ HOUSE = """
     proxy.middleware
     proxy.context
     proxy.gateway
-    proxy.bridges                   proxy.relay
+    proxy.asked                     proxy.relay
+    proxy.bridges
     proxy.registry                  proxy.demo      proxy.connection    proxy.faults
     proxy.observe                   proxy.upstream  proxy.wheel         proxy.state
     proxy.routing
@@ -38,7 +39,7 @@ HOUSE = """
     proxy.dialects.openai_responses    proxy.dialects.simple_chat  proxy.dialects.workers_ai
     proxy.dialects
     proxy.refusals
-    proxy.sse                       proxy.requests  proxy.events
+    proxy.sse                       proxy.requests  proxy.events    proxy.fields
     proxy.errors                    proxy.sockets   proxy.systemd   proxy.pages
     proxy
 """
@@ -50,7 +51,7 @@ LEVEL = {name: len(FLOORS) - depth for depth, names in enumerate(FLOORS) for nam
 PURE = (
     *("proxy.errors", "proxy.events", "proxy.requests", "proxy.sse", "proxy.refusals", "proxy.dialects", "proxy.pipes"),
     *("proxy.registry", "proxy.routing", "proxy.providers", "proxy.origin", "proxy.settings", "proxy.scrub"),
-    "proxy.pages",
+    *("proxy.pages", "proxy.fields"),
 )
 FORBIDDEN = {"asyncio", "aiohttp", "uvloop", "socket", "threading"}
 

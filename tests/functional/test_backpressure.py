@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .speakers import OPENAI, SIMPLE, open_streams, settled, speakers
+from .speakers import OPENAI, SIMPLE, open_streams, settled
 from .upstream import DONE, EVENT_STREAM, Call, Gate, chunk, completion, sse, stream
 from .wire import contents
 
@@ -46,14 +46,14 @@ def endless(frame: bytes, gate: Gate | None = None, **head: Any) -> Script:
     return script
 
 
-FRAMES = [
-    pytest.param(sse(chunk("x" * 400)), id="small-frames"),
-    pytest.param(sse(chunk("x" * 100_000)), id="large-frames"),
-]
-
-
-@speakers
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize(
+    ("speaker", "frame"),
+    [
+        pytest.param(OPENAI, sse(chunk("x" * 400)), id="openai-small-frames"),
+        pytest.param(OPENAI, sse(chunk("x" * 100_000)), id="openai-large-frames"),
+        pytest.param(SIMPLE, sse(chunk("x" * 10_000)), id="simple"),
+    ],
+)
 async def test_upstream_is_not_read_while_the_client_is_not_reading(
     upstream: Upstream, gateway: Callable, speaker, frame
 ):
@@ -80,8 +80,8 @@ async def test_upstream_is_not_read_while_the_client_is_not_reading(
 
 @pytest.mark.parametrize(
     "head",
-    [{"framing": "close"}, {"encoding": "gzip"}, {"version": "HTTP/1.0"}],
-    ids=["close-delimited", "gzip", "http-1-0"],
+    [{"framing": "close"}, {"encoding": "gzip"}],
+    ids=["close-delimited", "gzip"],
 )
 async def test_however_upstream_frames_its_answer(upstream, gateway, head):
     gate = Gate()
@@ -111,7 +111,7 @@ async def test_a_few_bytes_that_stand_for_many_are_not_unfolded_ahead(upstream, 
 
 
 async def test_a_client_that_stops_and_goes_on_again_and_again_misses_nothing(upstream, gateway):
-    count = 2000
+    count = 1500
 
     async def script(call: Call) -> None:
         narrow(call)
@@ -143,7 +143,7 @@ async def test_a_slow_client_does_not_slow_another(upstream, gateway):
     gate = Gate()
     upstream.script = endless(sse(chunk("y" * 1000)), gate)
     fast = await OPENAI.ask(one)
-    for _ in range(5000):  # more than the slow one was allowed
+    for _ in range(3000):  # more than the slow one was allowed
         assert await fast.event()
     gate.reached = 1
     assert (await OPENAI.heard(fast)).complete

@@ -9,6 +9,7 @@ import orjson
 
 from proxy.dialects.openai_chat.request import parse
 from proxy.errors import InvalidRequest
+from proxy.fields import Fields
 from proxy.requests import (
     Audio,
     Choice,
@@ -82,7 +83,7 @@ def read(body: bytes) -> Request:
         fields: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise InvalidRequest(f"the body cannot be read: {exc}") from None
-    take = _Fields(fields)
+    take = Fields(fields)
     turns = list(_turns(fields["messages"]))
     system: list[Text] = []
     while turns and turns[0].role is Role.SYSTEM:
@@ -113,45 +114,6 @@ def read(body: bytes) -> Request:
         extras={NAME: others} if others else {},
         dropped=tuple(sorted(others)),
     )
-
-
-class _Fields:
-    """Takes values of the right type, or says what is wrong with them."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
-
-    def text(self, name: str) -> str:
-        return self._take(name, str, "a string") or ""
-
-    def flag(self, name: str) -> bool | None:
-        value = self._fields.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise InvalidRequest(f"`{name}` must be true or false", param=name)
-        return value
-
-    def integer(self, name: str) -> int | None:
-        value: int | None = self._take(name, int, "a whole number")
-        return value
-
-    def count(self, name: str) -> int | None:
-        value = self.integer(name)
-        if value is not None and value < 1:
-            raise InvalidRequest(f"`{name}` must be at least 1", param=name)
-        return value
-
-    def number(self, name: str) -> float | None:
-        value: float | None = self._take(name, (int, float), "a number")
-        return value
-
-    def list(self, name: str) -> list[Any]:
-        return self._take(name, list, "an array") or []
-
-    def _take(self, name: str, type: Any, what: str) -> Any:
-        value = self._fields.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, type)):
-            raise InvalidRequest(f"`{name}` must be {what}", param=name)
-        return value
 
 
 def _turns(messages: list[dict[str, Any]]) -> Iterator[Turn]:

@@ -14,6 +14,7 @@ from proxy.dialects.openai_responses.history import History
 from proxy.dialects.openai_responses.tools import read_choice, read_tools
 from proxy.dialects.openai_responses.words import NAME
 from proxy.errors import InvalidRequest
+from proxy.fields import Fields
 from proxy.requests import Reasoning, Request, ResponseFormat, Role, Text, Turn
 
 #: Fields that mean something stored, or something to be fetched later.
@@ -61,7 +62,7 @@ def _read(fields: dict[str, Any]) -> Request:
             raise InvalidRequest(
                 f"`{name}` refers to something stored, and nothing is stored here: send the whole input", param=name
             )
-    take = _Fields(fields)
+    take = Fields(fields)
     given = fields.get("input")
     items = given if isinstance(given, list) else []
     hoisted = [tool for item in items for tool in _additional(item)]
@@ -114,48 +115,6 @@ def _decode(body: bytes) -> dict[str, Any]:
     return fields
 
 
-class _Fields:
-    """Takes values of the right type, or says what is wrong with them."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
-
-    def text(self, name: str) -> str:
-        return self._take(name, str, "a string") or ""
-
-    def flag(self, name: str) -> bool | None:
-        value = self._fields.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise InvalidRequest(f"`{name}` must be true or false", param=name)
-        return value
-
-    def integer(self, name: str) -> int | None:
-        value: int | None = self._take(name, int, "a whole number")
-        return value
-
-    def count(self, name: str) -> int | None:
-        value = self.integer(name)
-        if value is not None and value < 1:
-            raise InvalidRequest(f"`{name}` must be at least 1", param=name)
-        return value
-
-    def number(self, name: str) -> float | None:
-        value: float | None = self._take(name, (int, float), "a number")
-        return value
-
-    def list(self, name: str) -> list[Any]:
-        return self._take(name, list, "an array") or []
-
-    def object(self, name: str) -> dict[str, Any]:
-        return self._take(name, dict, "an object") or {}
-
-    def _take(self, name: str, type: Any, what: str) -> Any:
-        value = self._fields.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, type)):
-            raise InvalidRequest(f"`{name}` must be {what}", param=name)
-        return value
-
-
 def _turns(given: object, history: History) -> list[Turn]:
     if given is None:
         raise InvalidRequest("`input` is missing", param="input")
@@ -186,7 +145,7 @@ def _instructions(given: object) -> tuple[Text, ...]:
     return (Text(given),)
 
 
-def _logprobs(take: _Fields) -> int | None:
+def _logprobs(take: Fields) -> int | None:
     alternatives = take.integer("top_logprobs") or 0
     wanted = "message.output_text.logprobs" in take.list("include")
     return alternatives if wanted or alternatives else None
