@@ -254,7 +254,7 @@ class Attempt:
         assert head is not None
         record.first_frame_at = asyncio.get_running_loop().time()
         record.headers.update(passed_on(head, self._plan, ours=self._limited))
-        if not 200 <= head.status < 300:
+        if not head.good:
             raise refused(head.status, read_refusal(body), self._plan.scrub, self._pause(head, body))
         answer, record.usage = self._bridge.whole(body, self._route.model)
         return web.Response(body=answer, content_type="application/json")
@@ -314,7 +314,7 @@ class Attempt:
     def _usage_of_whole(self) -> Usage | None:
         """What a whole answer has cost that was not told as one."""
         relay = self._relay
-        if relay.error is None and relay.head is not None and relay.head.status == 200 and relay.body:
+        if relay.error is None and relay.head is not None and relay.head.good and relay.body:
             with contextlib.suppress(GatewayError):
                 return self._bridge.whole(relay.body, self._route.model)[1]
         return None

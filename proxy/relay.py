@@ -190,7 +190,7 @@ class Relay:
         self.head = head
         self._last_byte = self._time()
         kind = head.headers.get("content-type", "")
-        streamed = self._pipe is not None and head.status == 200 and "json" not in kind
+        streamed = self._pipe is not None and head.good and "json" not in kind
         self._mode = _Mode.SNIFF if streamed else _Mode.WHOLE
 
     def data_came(self, chunk: bytes) -> None:
@@ -282,7 +282,7 @@ class Relay:
     def _end_whole(self, error: GatewayError | None) -> None:
         if error is not None:
             self.fail(error)
-        elif self._pipe is None or self._chunks is None or self.head is None or self.head.status != 200:
+        elif self._pipe is None or self._chunks is None or self.head is None or not self.head.good:
             if not self.ready.done():
                 self.ready.set_result(Ready.WHOLE)
             self._over()

@@ -33,6 +33,11 @@ class Head(NamedTuple):
     status: int
     headers: dict[str, str]
 
+    @property
+    def good(self) -> bool:
+        """Does this begin an answer, and not a refusal?"""
+        return 200 <= self.status < 300
+
 
 class Stale(Exception):
     """A kept connection turned out to be closed before any byte of an answer: ask again on a fresh one."""

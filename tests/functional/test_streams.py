@@ -210,6 +210,14 @@ async def test_the_head_of_a_stream_says_how_it_is_to_be_handled(upstream, gatew
 
 
 @speakers
+async def test_any_good_status_begins_a_stream(upstream, gateway, speaker):
+    upstream.script = stream(GOOD, status=201)
+    answer = await speaker.ask(await gateway())
+    assert answer.status == 200
+    assert (await speaker.heard(answer)).complete
+
+
+@speakers
 async def test_a_client_of_http_1_0_gets_a_stream_that_ends_with_the_connection(upstream, gateway, speaker):
     upstream.script = stream(GOOD)
     one = await gateway()
