@@ -11,7 +11,7 @@ PREFIX  ?= /opt/ai-proxy
 UNITDIR ?= /lib/systemd/system
 CONFDIR ?= /etc/ai-proxy
 
-.PHONY: help run test check fmt bench install clean
+.PHONY: help run test check fmt bench profile install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 14
@@ -45,6 +45,9 @@ fmt: $(VENV)/.tools ## format the code and mend what the linter can mend
 
 bench: $(VENV)/.tools ## CPU, delay and memory beside a bare aiohttp relay
 	@$(BIN)/python -m tests.bench
+
+profile: $(VENV)/.tools ## profile the gateway under the burst and JSON loads
+	@$(BIN)/python -m tests.bench --profile
 
 STAGE = $(abspath $(DESTDIR))$(PREFIX)
 

@@ -1,11 +1,15 @@
 """Measure the gateway beside a bare aiohttp relay, and nginx where there is one.
 
     python -m tests.bench [--quick] [--json FILE] [--targets gateway,relay,nginx]
+    python -m tests.bench --profile
 
 The target has one core, the fake upstream and the load have the others.  Within a round fresh instances of all
 targets meet the same work one after the other, in turning order; figures are medians over the rounds.  CPU is
 user and system time of the target's processes, so it hardly depends on what else the machine does; delays do,
 p99 above all.
+
+A translated stream is one that an OpenAI client gets from a provider that speaks Anthropic's Messages: only the
+gateway has those, so they are set beside its own passthrough.
 """
 
 from __future__ import annotations
@@ -15,18 +19,22 @@ import contextlib
 import json
 import os
 import platform
+import pstats
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .load import Report, Task
 from .targets import CPUS, LOAD_CPUS, ROOT, TARGET_CPUS, TICK, Load, Process, Running, available, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,28 @@ SCALES = {
 ROWS = {
     "json_cpu": ("CPU µs per small JSON request, 64 connections", 0),
     "burst_cpu": ("CPU µs per frame, 32 streams of 100 back to back", 2),
+    "translated_cpu": ("CPU µs per frame, 8 translated streams of 100 back to back", 2),
+    "translated_ratio": ("    ÷ the gateway's own passthrough, 32 streams", 2),
     "paced_cpu": ("CPU µs per frame, 50 streams, one per 20 ms", 1),
     "first": ("added µs to the first frame, 1 stream", 0),
     "delay_p50": ("added µs per paced frame, p50", 0),
     "delay_p99": ("added µs per paced frame, p99", 0),
     "memory": ("KiB per idle open stream", 1),
+    "translated_memory": ("KiB per idle open translated stream", 1),
     "start": ("ms from start to the first answer", 0),
     "import": ("ms to import the application", 0),
 }
+
+#: The rows that only the gateway fills.
+TRANSLATED = {"translated_cpu", "translated_ratio", "translated_memory"}
+
+#: What ``--profile`` puts the gateway under, for ``PROFILED`` seconds each.
+LOADS: dict[str, dict[str, Any]] = {
+    "small JSON requests, 64 connections": {"connections": 64},
+    "32 streams of 100 frames back to back": {"connections": 32, "frames": 100},
+    "8 translated streams of 100 frames back to back": {"connections": 8, "frames": 100, "model": "t"},
+}
+PROFILED = 3.0
 
 #: What stands in for ``proxy.app`` beside it; nginx imports nothing.
 IMPORTS = {"gateway": "proxy.app", "relay": "aiohttp.web, uvloop"}
@@ -96,19 +118,33 @@ class Bench:
 
     def fresh(self, name: str) -> Running:
         """Start a target: how soon it answers, and what an idle stream weighs once it is warm."""
-        self._instances += 1
-        target = Running(name, self.upstream, self._directory / f"{name}-{self._instances}")
+        target = self._start(name)
         self.note("start", name, target.started * 1e3)
-        seconds = min(0.3, self.scale.seconds)
+        self.note("memory", name, self._weight(target, "m"))
+        return target
+
+    def translated_weight(self) -> None:
+        """What an idle translated stream weighs, at an instance that has no room left over from other streams."""
+        with self._start("gateway") as target:
+            self.note("translated_memory", target.name, self._weight(target, "t"))
+
+    def _start(self, name: str) -> Running:
+        self._instances += 1
+        return Running(name, self.upstream, self._directory / f"{name}-{self._instances}")
+
+    def _weight(self, target: Running, model: str) -> float:
+        """KiB per idle stream; the target is warm afterwards, too."""
+        name, seconds = target.name, min(0.3, self.scale.seconds)
         self.run(name, Task(target.port, 64, seconds))
-        self.run(name, Task(target.port, 32, seconds, frames=100))
+        self.run(name, Task(target.port, 32, seconds, frames=100, model=model))
         time.sleep(0.2)
         before = target.memory()
-        idle = self.run(name, Task(target.port, self.scale.idle, ramp=self.scale.ramp, frames=2, hold=True))
+        held = Task(target.port, self.scale.idle, ramp=self.scale.ramp, frames=2, hold=True, model=model)
+        idle = self.run(name, held)
         time.sleep(0.2)
-        self.note("memory", name, (target.memory() - before) / max(1, idle.answers))
+        weight = (target.memory() - before) / max(1, idle.answers)
         self.load.run(None)
-        return target
+        return weight
 
     def round(self, number: int, targets: list[Running]) -> None:
         """Each kind of work at every target, and directly at the upstream where only differences tell."""
@@ -121,6 +157,8 @@ class Bench:
         for target in targets:
             cpu, report = self._cost(target, Task(target.port, 32, seconds, frames=100))
             self.note("burst_cpu", target.name, cpu / max(1, report.frames))
+            if target.name == "gateway":
+                self._translated(target, cpu / max(1, report.frames))
         direct = self.run("direct", self._first(self.upstream))
         for target in targets:
             report = self.run(target.name, self._first(target.port))
@@ -131,6 +169,14 @@ class Bench:
             self.note("paced_cpu", target.name, cpu / max(1, report.frames))
             self.note("delay_p50", target.name, report.delay_p50 - direct.delay_p50)
             self.note("delay_p99", target.name, report.delay_p99 - direct.delay_p99)
+
+    def _translated(self, target: Running, passthrough: float) -> None:
+        task = Task(target.port, 8, self.scale.seconds, frames=100, model="t")
+        self.run(target.name, replace(task, seconds=min(0.3, task.seconds)))  # it is warm for passthrough only
+        cpu, report = self._cost(target, task)
+        each = cpu / max(1, report.frames)
+        self.note("translated_cpu", target.name, each)
+        self.note("translated_ratio", target.name, each / passthrough)
 
     def _first(self, port: int) -> Task:
         return Task(port, 1, self.scale.seconds / 2, frames=1)
@@ -182,17 +228,43 @@ def busy_seconds() -> float:
     return (sum(fields) - fields[3] - fields[4]) / TICK
 
 
-def measure(scale: Scale, names: list[str]) -> Bench:
+@contextlib.contextmanager
+def stage() -> Iterator[tuple[Path, Load, int]]:
+    """A scratch directory, the load, and the port of an upstream that is about to come up."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         port = free_port()
         stack.enter_context(Process([sys.executable, "-m", "tests.bench.upstream", str(port)], LOAD_CPUS))
-        bench = Bench(scale, names, directory, stack.enter_context(Load()), port)
+        yield directory, stack.enter_context(Load()), port
+
+
+def measure(scale: Scale, names: list[str]) -> Bench:
+    with stage() as (directory, load, port):
+        bench = Bench(scale, names, directory, load, port)
         bench.imports()  # meanwhile the upstream comes up
         for number in range(scale.rounds):
             with contextlib.ExitStack() as instances:
                 bench.round(number, [instances.enter_context(bench.fresh(name)) for name in names])
+            if "gateway" in names:
+                bench.translated_weight()
         return bench
+
+
+def profile(seconds: float) -> int:
+    """Print where the gateway spends its time under each load; shares are right, times are a profiler's."""
+    faults: list[str] = []
+    with stage() as (directory, load, port):
+        for number, (what, fields) in enumerate(LOADS.items()):
+            file = directory / f"profile-{number}"
+            with Running("gateway", port, directory / str(number), profile=file) as target:
+                report = load.run(Task(target.port, seconds=seconds, **fields))
+                target.leave()
+            faults += [f"{what}: {said}" for said in report.said]
+            print(f"{what}: {report.answers:,} answers in {report.elapsed:.1f} s", flush=True)
+            pstats.Stats(str(file)).strip_dirs().sort_stats("tottime").print_stats(25)
+    for fault in faults:
+        print(f"wrong: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def table(figures: dict[str, dict[str, float | None]], names: list[str]) -> str:
@@ -226,6 +298,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="one short round")
     size.add_argument("--micro", dest="scale", action="store_const", const="micro", help="only prove that it runs")
+    size.add_argument("--profile", action="store_true", help="instead, the gateway's functions by their own time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure, round by round")
     parser.add_argument("--targets", default=",".join(available()), help="default: %(default)s")
     parser.set_defaults(scale="full")
@@ -237,6 +310,8 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two sockets for each idle stream
     os.sched_setaffinity(0, LOAD_CPUS)
+    if args.profile:
+        return profile(PROFILED)
     began, busy = time.monotonic(), busy_seconds()
     bench = measure(SCALES[args.scale], names)
     elapsed = time.monotonic() - began

@@ -33,6 +33,7 @@ class Task:
     """``connections`` connections, opened over ``ramp`` seconds, each with one request in flight.
 
     A request that ends before ``seconds`` have passed is followed by the next one.  0: one request each.
+    The gateway passes on what it gets for the model ``m``, and translates what it gets for ``t``.
     """
 
     port: int
@@ -42,10 +43,11 @@ class Task:
     frames: int = 0
     pause_us: int = 0
     hold: bool = False
+    model: str = "m"
 
     def request(self) -> bytes:
         wish = Wish(self.frames, self.pause_us, self.hold)
-        asked: dict[str, object] = {"model": "m", "messages": [{"role": "user", "content": wish.prompt()}]}
+        asked: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": wish.prompt()}]}
         if self.frames:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
         body = json.dumps(asked).encode()

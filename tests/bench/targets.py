@@ -135,10 +135,15 @@ def gateway(port: int, upstream: int, directory: Path) -> list[str]:
     file.write_text(f"""
         server = {{ host = "127.0.0.1", port = {port} }}
         keys = [{{ name = "bench", key = "{KEY}" }}]
-        models = [{{ id = "m", provider = "up" }}]
+        models = [{{ id = "m", provider = "up" }}, {{ id = "t", provider = "messages" }}]
         [[providers]]
         name = "up"
         kind = "openai"
+        base_url = "http://127.0.0.1:{upstream}"
+        api_key = "sk-up-0123456789"
+        [[providers]]
+        name = "messages"
+        kind = "anthropic"
         base_url = "http://127.0.0.1:{upstream}"
         api_key = "sk-up-0123456789"
     """)
@@ -182,13 +187,22 @@ def available() -> list[str]:
 class Running(Process):
     """A target that has given its first answer, ``started`` seconds after it was started."""
 
-    def __init__(self, name: str, upstream: int, directory: Path) -> None:
+    def __init__(self, name: str, upstream: int, directory: Path, *, profile: Path | None = None) -> None:
+        """``profile`` is for the gateway: the file that its profile will be in, once it has been told to leave."""
         self.name = name
         self.port = free_port()
         directory.mkdir()
         began = time.monotonic()
-        super().__init__(TARGETS[name](self.port, upstream, directory), TARGET_CPUS)
+        argv = TARGETS[name](self.port, upstream, directory)
+        if profile:
+            argv = [sys.executable, "-m", "tests.bench.profiled", str(profile), *argv[argv.index("serve") :]]
+        super().__init__(argv, TARGET_CPUS)
         self.started = self._first_answer() - began
+
+    def leave(self) -> None:
+        """An orderly end, for what is written then."""
+        self.child.terminate()
+        self.child.wait(timeout=20)
 
     def _first_answer(self) -> float:
         request, end, said = Task(self.port).request(), time.monotonic() + 20, b""

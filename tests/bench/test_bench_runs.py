@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.bench.__main__ import IMPORTS, ROWS
+from tests.bench.__main__ import IMPORTS, LOADS, ROWS, TRANSLATED, profile
 from tests.bench.load import whole_answer, whole_stream
 from tests.bench.targets import ROOT, available
 from tests.bench.upstream import DONE, STREAM_HEAD, WHOLE, Plan, Wish, counted
@@ -33,8 +34,19 @@ def test_every_row_is_measured_for_every_target(tmp_path):
     assert told["rows"].keys() == ROWS.keys()
     for row, figures in told["rows"].items():
         measured = {name for name, value in figures.items() if value is not None}
-        assert measured == (set(available()) & IMPORTS.keys() if row == "import" else set(available()))
+        targets = {"gateway"} if row in TRANSLATED else set(available())
+        assert measured == (targets & IMPORTS.keys() if row == "import" else targets)
         assert ROWS[row][0] in done.stdout
+
+
+@pytest.mark.slow
+def test_the_profile_names_functions_for_every_load(capfd):
+    assert profile(0.1) == 0
+    told = capfd.readouterr().out
+    for what in LOADS:
+        assert what in told
+    assert told.count("tottime") == told.count("to 25 due to restriction") == len(LOADS)
+    assert "handlers.py" in told
 
 
 @pytest.mark.parametrize(
@@ -52,6 +64,23 @@ def test_the_load_sees_what_is_wrong_with_a_stream(raw, fault):
     said = whole_stream(raw, 7)
     assert fault in said
     assert bool(said) == bool(fault)
+
+
+def test_the_upstream_speaks_messages_too():
+    plan = Plan.of(Wish(frames=7).prompt().encode(), messages=True)
+    raw = b"".join(plan.writes)
+    assert "no end mark" in whole_stream(raw, 7)  # all frames, in order; [DONE] is for the gateway to say
+    told = re.findall(rb'event: (\w+)\ndata: (\{"type":"(\w+)".*\})\n\n', raw)
+    middle = [b"content_block_delta"] * 7
+    assert [name for name, _, _ in told] == [
+        b"message_start",
+        b"content_block_start",
+        *middle,
+        b"content_block_stop",
+        b"message_delta",
+        b"message_stop",
+    ]
+    assert all(name == json.loads(data)["type"].encode() for name, data, _ in told)
 
 
 def test_the_load_sees_what_is_wrong_with_an_answer():

@@ -2,6 +2,7 @@
 
     python -m tests.bench.upstream PORT
 
+At ``/v1/messages`` it speaks Anthropic's Messages, streams only; everywhere else OpenAI's Chat Completions.
 A request says in its prompt what it wants (``Wish``), because that is the one thing every gateway passes on.
 Every content frame carries ``@MICROSECONDS.NUMBER@``: the monotonic clock when a paced one was written (0 in
 bursts), and its number from 0.
@@ -54,13 +55,23 @@ def frame(delta: bytes, finish: bytes = b"null") -> bytes:
     )
 
 
+def event(name: bytes, fields: bytes) -> bytes:
+    """An event of Anthropic's, in a chunk of its own."""
+    return http_chunk(b'event: %b\ndata: {"type":"%b"%b}\n\n' % (name, name, fields))
+
+
+def template(content: bytes) -> bytes:
+    """A frame with ``PLACE`` in it, made ready for clock and number."""
+    return content.replace(PLACE, b"@%016d.%05d@")
+
+
 def counted(at_us: int, number: int) -> bytes:
     """A content frame; all are equally long, so the chunk size is rendered once."""
     return CONTENT % (at_us, number)
 
 
 PLACE = b"@%016d.%05d@" % (0, 0)
-CONTENT = frame(b'"content":"lorem ipsum %b"' % PLACE).replace(PLACE, b"@%016d.%05d@")
+CONTENT = template(frame(b'"content":"lorem ipsum %b"' % PLACE))
 ROLE = frame(b'"role":"assistant","content":""')
 FINISH = frame(b"", b'"stop"')
 COUNTS = b'{"prompt_tokens":9,"completion_tokens":100,"total_tokens":109}'
@@ -82,6 +93,23 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %
     len(JSON_BODY),
     JSON_BODY,
 )
+MESSAGES_OPENING = event(
+    b"message_start",
+    b',"message":{"id":"msg_bench","type":"message","role":"assistant","model":"t","content":[],"stop_reason":null,'
+    b'"stop_sequence":null,"usage":{"input_tokens":9,"output_tokens":1}}',
+) + event(b"content_block_start", b',"index":0,"content_block":{"type":"text","text":""}')
+MESSAGES_CONTENT = template(
+    event(b"content_block_delta", b',"index":0,"delta":{"type":"text_delta","text":"lorem ipsum %b"}' % PLACE)
+)
+MESSAGES_END = (
+    event(b"content_block_stop", b',"index":0')
+    + event(
+        b"message_delta",
+        b',"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":100}',
+    )
+    + event(b"message_stop", b"")
+    + b"0\r\n\r\n"
+)
 
 
 @dataclass(frozen=True)
@@ -90,25 +118,31 @@ class Plan:
 
     wish: Wish
     writes: list[bytes]
+    opening: bytes
+    content: bytes
     end: bytes
 
     @classmethod
-    def of(cls, body: bytes) -> Plan:
+    def of(cls, body: bytes, *, messages: bool = False) -> Plan:
         wish = Wish.read(body)
-        end = FINISH + (USAGE if re.search(rb'"include_usage"\s*:\s*true', body) else b"") + DONE
+        if messages:
+            opening, content, end = STREAM_HEAD + MESSAGES_OPENING, MESSAGES_CONTENT, MESSAGES_END
+        else:
+            usage = USAGE if re.search(rb'"include_usage"\s*:\s*true', body) else b""
+            opening, content, end = STREAM_HEAD + ROLE, CONTENT, FINISH + usage + DONE
         if not wish.frames:
-            return cls(wish, [WHOLE], end)
-        frames = [counted(0, number) for number in range(wish.frames)]
+            return cls(wish, [WHOLE], opening, content, end)
+        frames = [content % (0, number) for number in range(wish.frames)]
         writes = [b"".join(frames[at : at + PER_WRITE]) for at in range(0, len(frames), PER_WRITE)]
-        writes[0] = STREAM_HEAD + ROLE + writes[0]
+        writes[0] = opening + writes[0]
         writes[-1] += end
-        return cls(wish, writes, end)
+        return cls(wish, writes, opening, content, end)
 
 
 class Provider(asyncio.Protocol):
     """One keep-alive connection; requests come with a Content-Length, one at a time."""
 
-    plans: ClassVar[dict[bytes, Plan]] = {}  # by request body: a bench sends few different ones
+    plans: ClassVar[dict[tuple[bool, bytes], Plan]] = {}  # by request: a bench sends few different ones
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -131,11 +165,12 @@ class Provider(asyncio.Protocol):
         if len(data) < end + length:
             return
         body, self._buffer = data[end : end + length], b""
-        plan = self.plans.get(body)
+        messages = head.startswith(b"post /v1/messages ")
+        plan = self.plans.get((messages, body))
         if plan is None:
-            plan = self.plans[body] = Plan.of(body)
+            plan = self.plans[messages, body] = Plan.of(body, messages=messages)
         if plan.wish.hold or plan.wish.pause_us:
-            self._transport.write(STREAM_HEAD + ROLE + counted(_now(), 0))
+            self._transport.write(plan.opening + plan.content % (_now(), 0))
             if not plan.wish.hold:
                 self._next(plan, 1, self._loop.time())
         else:
@@ -152,7 +187,7 @@ class Provider(asyncio.Protocol):
 
     def _tick(self, plan: Plan, number: int, began: float) -> None:
         if number < plan.wish.frames:
-            self._transport.write(counted(_now(), number))
+            self._transport.write(plan.content % (_now(), number))
             self._next(plan, number + 1, began)
         else:
             self._transport.write(plan.end)
