@@ -156,6 +156,7 @@ class Gateway:
         if self._demo is not None:
             await self._demo.close()
         self.access_log.flush()
+        self.metrics.flush()
 
     # What connections ask...
 

@@ -6,7 +6,10 @@ worker is asked adds them up.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -15,11 +18,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from proxy.observe.record import GAP_BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxy.observe.record import Gaps, Record
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_DELAY = 0.1  # seconds until other workers can tell what this one has counted
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -72,25 +74,49 @@ class Metrics:
             deployment,
             registry=registry,
         )
-        # prometheus_client finds a labelled child under a lock each time: kept here, it is one look-up.
-        self._children: dict[tuple[object, ...], Histogram] = {}
-        self._incs: dict[tuple[object, ...], Callable[[float], None]] = {}
+        # What was counted since the last scrape: prometheus_client takes a lock and several calls for each
+        # increment, and most requests of a busy moment have the same labels.
+        self._sums: dict[tuple[Counter, tuple[str, ...]], int] = {}
+        self._seen: dict[tuple[Histogram, tuple[str, ...]], tuple[list[int], list[float]]] = {}
+        self._live = 0
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._handle: asyncio.TimerHandle | None = None
 
     def text(self) -> bytes:
         """Render everything for a scrape."""
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        self.flush()
+        if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             return generate_latest(registry)
         return generate_latest(self._registry)
 
+    def flush(self) -> None:
+        """Hand over what was counted; with several workers others may be asked for it."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        sums, self._sums = self._sums, {}
+        for (counter, labels), amount in sums.items():
+            counter.labels(*labels).inc(amount)
+        seen, self._seen = self._seen, {}
+        for (histogram, labels), (counts, total) in seen.items():
+            child = histogram.labels(*labels)
+            for bucket, count in zip(child._buckets, counts, strict=True):
+                if count:
+                    bucket.inc(count)
+            child._sum.inc(total[0])
+        self._streams.set(self._live)
+
     def opened(self) -> None:
         """An exchange has begun."""
-        self._streams.inc()
+        self._live += 1
+        self._changed()
 
     def closed(self) -> None:
         """It is over."""
-        self._streams.dec()
+        self._live -= 1
+        self._changed()
 
     def attempt(self, model: str, provider: str, outcome: str) -> None:
         """One try at a deployment has ended."""
@@ -103,6 +129,7 @@ class Metrics:
     def settle(self, record: Record, status: int, now: float) -> None:
         """Count a request that is over."""
         label, provider = record.label, record.provider
+        self._changed()
         self._count(self._requests, record.route, label, provider, str(status), record.outcome)
         self._observe(self._duration, now - record.began, record.route)
         if record.error:
@@ -122,22 +149,29 @@ class Metrics:
             self._count(self._tokens, label, provider, "output", source, amount=written)
 
     def _count(self, counter: Counter, *labels: str, amount: int = 1) -> None:
-        inc = self._incs.get((counter, labels))
-        if inc is None:
-            # The value's own: the counter's asks each time whether it may be incremented at all.
-            inc = self._incs[counter, labels] = counter.labels(*labels)._value.inc
-        inc(amount)
+        key = counter, labels
+        self._sums[key] = self._sums.get(key, 0) + amount
 
     def _observe(self, histogram: Histogram, seconds: float, *labels: str) -> None:
-        child = self._children.get((histogram, labels))
-        if child is None:
-            child = self._children[histogram, labels] = histogram.labels(*labels)
-        child.observe(seconds)
+        counts, total = self._bins(histogram, labels, len(_SECONDS))
+        counts[bisect_left(_SECONDS, seconds)] += 1
+        total[0] += seconds
 
     def _observe_gaps(self, gaps: Gaps, *labels: str) -> None:
-        """Add a stream's gaps at once: `observe` per gap would cost more than the frame."""
-        child = self._gap.labels(*labels)
-        for bucket, count in zip(child._buckets, gaps.counts, strict=True):
-            if count:
-                bucket.inc(count)
-        child._sum.inc(gaps.total)
+        counts, total = self._bins(self._gap, labels, len(GAP_BOUNDS))
+        for bucket, count in enumerate(gaps.counts):
+            counts[bucket] += count
+        total[0] += gaps.total
+
+    def _bins(self, histogram: Histogram, labels: tuple[str, ...], bounds: int) -> tuple[list[int], list[float]]:
+        """How often each bucket was met since the last scrape, the last being without bound, and the sum."""
+        bins = self._seen.get((histogram, labels))
+        if bins is None:
+            bins = self._seen[histogram, labels] = ([0] * (bounds + 1), [0.0])
+        return bins
+
+    def _changed(self) -> None:
+        """Other workers must be able to tell soon; alone, a scrape asks us."""
+        if self._shared and self._handle is None:
+            with contextlib.suppress(RuntimeError):  # no loop runs: somebody will flush
+                self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from proxy.errors import GatewayError
     from proxy.pipes import Pipe
 
-#: Dialects as clients speak them, and as providers do.
+#: Dialects as clients speak them.
 CLIENTS = ("openai_chat", "simple_chat", "anthropic_messages", "openai_responses", "gemini")
-PROVIDERS = ("openai_chat", "anthropic_messages", "openai_responses", "gemini", "workers_ai")
 
 
 class Told(NamedTuple):

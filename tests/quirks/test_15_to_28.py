@@ -10,14 +10,14 @@ from proxy.dialects.anthropic_messages import writer as messages_writer
 from proxy.dialects.gemini import writer as gemini_writer
 from proxy.errors import UpstreamError
 from proxy.events import Stop
-from proxy.registry import client_side
-from tests.dialects import anthropic_messages, gemini, workers_ai
+from proxy.pipes import Passthrough
+from proxy.registry import client_side, tap
+from tests.dialects import anthropic_messages, gemini, openai_responses, workers_ai
 from tests.dialects.anthropic_messages import grammar as messages_grammar
-from tests.dialects.openai_chat import chunk, say, sse
+from tests.dialects.openai_chat import chunk, nothing, say, sse
 from tests.functional.dialects import CHAT, GEMINI, MESSAGES
 from tests.functional.upstream import completion, conversation, held, in_turn, stream, whole
 from tests.quirks import anew, calls, fed, heard, passing, read_whole, request, thoughts, translating
-from tests.wire import CHAT as STREAMS
 from tests.wire import wire
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
@@ -47,8 +47,8 @@ async def test_15_signatures_come_back_even_if_the_client_has_no_place_for_them(
     upstream.script = in_turn(stream([frames]), stream(provider.says("done")))
     effort = {"reasoning_effort": "low", "tools": TOOLS, "stream": True}
     first = await (await one.chat(messages=[USER], **effort)).frames()
-    (call,) = [c for f in first if not f.done for d in f.json["choices"] for c in d["delta"].get("tool_calls", ())][:1]
-    call = {"id": call["id"], "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    told = [c for f in first if not f.done for d in f.json["choices"] for c in d["delta"].get("tool_calls", ())]
+    call = {"id": told[0]["id"], "type": "function", "function": {"name": "look", "arguments": "{}"}}
     turns = [
         USER,
         {"role": "assistant", "content": None, "tool_calls": [call]},
@@ -65,11 +65,36 @@ def test_15_a_signature_on_an_empty_text_at_the_end_is_kept():
     assert [block.signature for block in answer.blocks if block.signature] == ["c2VhbA=="]
 
 
+def test_15_seals_of_chat_completions_pass_in_their_own_place():
+    details = [{"type": "reasoning.encrypted", "data": "c2VhbA==", "index": 0}]
+    frames = sse(chunk({"reasoning": "Hm.", "reasoning_details": details}), chunk(finish="stop"), b"[DONE]")
+    assert fed(passing(), frames).out == frames
+
+
+def test_15_sealed_thoughts_of_responses_reach_a_client_of_responses():
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "c2VhbA=="}
+    frames = openai_responses.sse(
+        openai_responses.created(),
+        openai_responses.added(0, **item),
+        openai_responses.done(0, **item),
+        openai_responses.ended(output=[item]),
+    )
+    pipe = Passthrough(tap("openai_responses", nothing), translating(client="openai_responses").fail, 2**20)
+    assert fed(pipe, frames).out == frames
+    assert any("c2VhbA==" in block.signature for block in heard(frames, "openai_responses").blocks)
+
+
 @pytest.mark.parametrize("name", ["reasoning-then-text", "reasoning-in-two-homes", "reasoning-as-content-parts"])
 def test_16_thoughts_are_found_wherever_they_live_and_shown_once(name):
     assert (thoughts(heard(wire(name))), heard(wire(name)).text) == ("Hm.", "Hello")
     shown = "".join(delta.get("reasoning_content", "") for delta in anew(wire(name)).deltas)
     assert (shown, anew(wire(name)).text) == ("Hm.", "Hello")
+
+
+@pytest.mark.parametrize("home", ["reasoning_content", "reasoning"])
+def test_16_either_field_alone_is_enough(home):
+    frames = sse(chunk({home: "Hm."}), say("Hello"), chunk(finish="stop"), b"[DONE]")
+    assert (thoughts(heard(frames)), heard(frames).text) == ("Hm.", "Hello")
 
 
 def test_16_thoughts_between_tags_are_text_as_nobody_can_tell_them_from_it():
@@ -161,8 +186,8 @@ async def test_23_json_that_says_no_beside_a_200_is_an_error(gateway, upstream):
 def test_24_arguments_are_json_text_whatever_they_were():
     for name in ("tool-call-arguments-as-object", "tool-call-end-marker-of-nulls"):
         assert calls(heard(wire(name))) == [("weather", '{"city":"Rome"}')]
-    for nothing in (None, ""):
-        raw = {"id": "c", "type": "function", "index": 0, "function": {"name": "now", "arguments": nothing}}
+    for absent in (None, ""):
+        raw = {"id": "c", "type": "function", "index": 0, "function": {"name": "now", "arguments": absent}}
         frames = sse(chunk({"tool_calls": [raw]}), chunk(finish="tool_calls"), b"[DONE]")
         told = [c["function"]["arguments"] for d in anew(frames).deltas for c in d.get("tool_calls", ())]
         assert json.loads("".join(told)) == {}
@@ -226,7 +251,6 @@ def test_27_an_empty_or_absent_finish_reason_is_none(reason):
 
 @pytest.mark.parametrize("name", ["role-on-every-chunk", "plain", "tool-calls-whole-in-one-chunk"])
 def test_28_the_role_is_told_once(name):
-    assert name in STREAMS
     assert [delta["role"] for delta in anew(wire(name)).deltas if "role" in delta] == ["assistant"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -12,16 +14,16 @@ from proxy.events import Usage
 from proxy.providers import conventions
 from proxy.refusals import read_refusal, refused
 from proxy.registry import provider_side
-from proxy.requests import Image, Quirks, Role, Turn
+from proxy.requests import Quirks, Role, Text, ToolCall, Turn
 from tests.cuts import telling_cuts
 from tests.dialects import anthropic_messages, gemini, openai_responses, workers_ai
 from tests.dialects.anthropic_messages import grammar as messages_grammar
 from tests.dialects.openai_chat import chunk, nothing, say, sse, usage
 from tests.dialects.openai_responses import grammar as responses_grammar
-from tests.functional.dialects import GEMINI
+from tests.functional.dialects import GEMINI, MESSAGES, WORKERS_AI
 from tests.functional.upstream import broken, conversation, ordinary, refusal, stream, whole
 from tests.functional.upstream import chunk as frame
-from tests.quirks import PROVIDERS, anew, fed, heard, passing, request
+from tests.quirks import anew, fed, heard, passing, request
 from tests.wire import wire
 
 TWO = {
@@ -188,32 +190,26 @@ def test_35_padding_is_not_passed_to_another_dialect():
     )
     spaces = sse(say("a"), chunk(finish="stop"), b"[DONE]").replace(b"}\n\n", b"}     \n\n")
     chat = sse(say("a", p="padding", obfuscation="padding"), chunk(finish="stop"), b"[DONE]")
-    for provider, stream in [("workers_ai", native), ("openai_responses", hidden), ("openai_chat", spaces)]:
-        told = anew(stream, provider=provider)
+    for provider, padded in [("workers_ai", native), ("openai_responses", hidden), ("openai_chat", spaces)]:
+        told = anew(padded, provider=provider)
         assert (told.text, told.error, b"padding" in told.out) == ("a", None, False)
     assert (anew(chat).text, b"padding" in anew(chat).out) == ("a", False)
     assert fed(passing(), chat).text == "a"
 
 
 def test_36_interleaved_choices_finish_each_on_its_own():
-    pipe, stream = passing(choices=2), wire("two-choices")
-    first, _, rest = stream.partition(b'"finish_reason":"stop"}]}\n\n')
+    pipe, both = passing(choices=2), wire("two-choices")
+    first, _, rest = both.partition(b'"finish_reason":"stop"}]}\n\n')
     assert pipe.feed(first + b'"finish_reason":"stop"}]}\n\n')
     assert not pipe.finished
     pipe.feed(rest)
     assert pipe.done
-    assert anew(stream).text == "Hello"  # across dialects it is the first
+    assert anew(both).text == "Hello"  # across dialects it is the first
 
 
-@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "openai_chat"])
-async def test_37_more_answers_than_another_dialect_has_are_refused(gateway, upstream, provider):
-    """Stands with quirk 36: a client never gets one answer where it asked for two."""
-    kinds = {"anthropic_messages": "anthropic", "gemini": "gemini", "workers_ai": "workers-ai"}
-    if provider not in kinds:
-        pytest.skip("its providers speak chat completions too")
-    native = {"endpoint": "native"} if provider == "workers_ai" else {}
-    one = await gateway(providers=[{"name": "up", "kind": kinds[provider], **native}])
-    answer = await one.chat(n=2)
+@pytest.mark.parametrize("speaker", [MESSAGES, GEMINI, WORKERS_AI], ids=["messages", "gemini", "workers-ai"])
+async def test_36_more_answers_than_an_upstream_s_dialect_can_hold_are_refused(gateway, upstream, speaker):
+    answer = await (await gateway(**speaker.table)).chat(n=2)
     assert (answer.status, upstream.calls) == (400, [])
 
 
@@ -268,9 +264,16 @@ def test_39_names_and_shapes_of_fields_are_the_provider_s():
     assert json.loads(write(asked, "m", Quirks(max_tokens_field="max_completion_tokens")))["max_completion_tokens"] == 9
     assert "max_tokens" not in json.loads(write(asked, "m", Quirks(max_tokens_field="max_completion_tokens")))
     assert "temperature" not in json.loads(write(asked, "m", Quirks(drop=("temperature",))))
-    (turn,) = json.loads(write(asked, "m", Quirks(flat_content=True)))["messages"]
-    assert turn["content"] == "Hi"
-    assert Turn(Role.USER, (Image(url="x"),)).parts
+
+
+@pytest.mark.parametrize("provider", ["openai_chat", "workers_ai"])
+def test_39_content_is_one_string_where_lists_and_null_are_refused(provider):
+    def write(turn: Turn) -> Any:
+        body = provider_side(provider).write(replace(request(), turns=(turn,)), "m", Quirks(flat_content=True))
+        return json.loads(body)["messages"][0]["content"]
+
+    assert write(Turn(Role.USER, (Text("a"), Text("b")))) == "a\n\nb"
+    assert write(Turn(Role.ASSISTANT, (ToolCall("call_1", "look"),))) == ""
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def render(
     if stream and ask_usage and not request.include_usage:
         options = _options(fields.get("stream_options", b"null")) or {}
         changes["stream_options"] = {**options, "include_usage": _TRUE}
+    elif stream and not ask_usage:  # the provider refuses the field, whoever says it
+        drop = (*drop, "stream_options")
     if roles and not request.roles.isdisjoint(roles):
         changes["messages"] = _rename(_objects(fields["messages"]), roles)
     if not changes and fields.keys().isdisjoint(drop) and _says_once(request.body, b"model"):
