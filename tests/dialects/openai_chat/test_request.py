@@ -279,3 +279,9 @@ def test_of_repeated_names_the_last_counts():
     assert (request.model, request.stream) == ("b", True)
     out = render(request, model="c", stream=True)
     assert out.count(b'"model"') == out.count(b'"stream"') == 1
+
+
+def test_a_provider_that_takes_no_stream_options_gets_none():
+    raw = b'{"model":"m","messages":[{"role":"user"}],"stream":true,"stream_options":{"include_usage":true}}'
+    told = jsonlib.loads(rendered(raw, ask_usage=False))
+    assert "stream_options" not in told
