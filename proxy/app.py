@@ -31,6 +31,11 @@ __all__ = ["GATEWAY", "build_app"]
 #: A missing or repeated leading /v1 is forgiven: clients disagree on who adds it.
 _V1 = ("/v1", "", "/v1/v1")
 
+
+def _v1(path: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}{path}" for prefix in _V1)
+
+
 #: Method, paths, handler, and what middleware must know of it.
 ROUTES: tuple[tuple[str, tuple[str, ...], Handler, Endpoint], ...] = (
     ("GET", ("/",), probes.root, Endpoint("root", SIMPLE, public=True)),
@@ -39,43 +44,18 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler, Endpoint], ...] = (
     ("GET", ("/readyz",), probes.readyz, Endpoint("readyz", SIMPLE, public=True)),
     ("GET", ("/metrics",), probes.metrics, Endpoint("metrics", SIMPLE, admin=True)),
     ("GET", ("/api/models",), models.api_models, Endpoint("api_models", SIMPLE)),
-    ("GET", tuple(f"{v}/models" for v in _V1), models.list_models, Endpoint("models", OPENAI)),
-    ("GET", tuple(f"{v}/models/{{id:.+}}" for v in _V1), models.get_model, Endpoint("model", OPENAI)),
+    ("GET", _v1("/models"), models.list_models, Endpoint("models", OPENAI)),
+    ("GET", _v1("/models/{id:.+}"), models.get_model, Endpoint("model", OPENAI)),
     ("POST", ("/chat",), handlers.chat, Endpoint("chat", SIMPLE, exchange=True)),
     ("POST", ("/api/chat",), handlers.api_chat, Endpoint("api_chat", SIMPLE, exchange=True)),
+    ("POST", _v1("/chat/completions"), handlers.chat_completions, Endpoint("chat_completions", OPENAI, exchange=True)),
+    ("POST", _v1("/completions"), handlers.completions, Endpoint("completions", OPENAI, exchange=True)),
+    ("POST", _v1("/embeddings"), handlers.embeddings, Endpoint("embeddings", OPENAI, exchange=True)),
+    ("POST", _v1("/responses"), handlers.responses, Endpoint("responses", RESPONSES, exchange=True)),
+    ("POST", _v1("/messages"), handlers.messages, Endpoint("messages", ANTHROPIC, exchange=True)),
     (
         "POST",
-        tuple(f"{v}/chat/completions" for v in _V1),
-        handlers.chat_completions,
-        Endpoint("chat_completions", OPENAI, exchange=True),
-    ),
-    (
-        "POST",
-        tuple(f"{v}/completions" for v in _V1),
-        handlers.completions,
-        Endpoint("completions", OPENAI, exchange=True),
-    ),
-    (
-        "POST",
-        tuple(f"{v}/embeddings" for v in _V1),
-        handlers.embeddings,
-        Endpoint("embeddings", OPENAI, exchange=True),
-    ),
-    (
-        "POST",
-        tuple(f"{v}/responses" for v in _V1),
-        handlers.responses,
-        Endpoint("responses", RESPONSES, exchange=True),
-    ),
-    (
-        "POST",
-        tuple(f"{v}/messages" for v in _V1),
-        handlers.messages,
-        Endpoint("messages", ANTHROPIC, exchange=True),
-    ),
-    (
-        "POST",
-        tuple(f"{v}/messages/count_tokens" for v in _V1),
+        _v1("/messages/count_tokens"),
         handlers.count_messages,
         Endpoint("count_tokens", ANTHROPIC, exchange=True),
     ),

@@ -49,9 +49,7 @@ def body() -> Middleware:
         settings = request[PLAN].settings
         coding = "" if encoding == "identity" else encoding
         request[BODY] = data = await _read(request, coding, settings.limits.max_body_bytes, settings.timeouts.client)
-        record = request[RECORD]
-        record.body_size = len(data)
-        record.body_at = asyncio.get_running_loop().time()
+        request[RECORD].body_size = len(data)
         return await handler(request)
 
     return take

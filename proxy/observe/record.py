@@ -58,7 +58,6 @@ class Record:
     error: str = ""
     #: Why, in our own words.
     reason: str = ""
-    body_at: float = 0.0
     sent_at: float = 0.0
     first_frame_at: float = 0.0
     frames: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import msgspec
 from proxy.errors import Forbidden, NotFound
 from proxy.origin import Origin
 from proxy.providers import MODEL, conventions
+from proxy.settings.models import usable_upstream
 from proxy.settings.schema import Timeouts
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from proxy.settings import Key, Model, Provider, Settings
 
 _MODEL = MODEL.encode()
-_UPSTREAM_NAME = re.compile(r"[A-Za-z0-9@._:/-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ class Table:
             return None
         for prefix, pattern in self.wildcards:
             rest = name[len(prefix) :]
-            if name.startswith(prefix) and is_upstream_name(rest):
+            if name.startswith(prefix) and usable_upstream(rest):
                 return Route(name, pattern, self.entries[pattern], rest)
         return None
 
@@ -166,11 +165,6 @@ class Table:
 def may_use(key: Key, *names: str) -> bool:
     """Does one of the key's globs cover one of the model's names?"""
     return any(pattern == "*" or fnmatchcase(name, pattern) for pattern in key.models for name in names)
-
-
-def is_upstream_name(name: str) -> bool:
-    """Can this name stand in a provider's path: no empty, `.` or `..` segment, no odd character?"""
-    return bool(_UPSTREAM_NAME.fullmatch(name)) and not {"", ".", ".."} & set(name.split("/"))
 
 
 def build(settings: Settings, demo: tuple[str, str] | None, agent: str) -> Table:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from proxy.errors import Forbidden, NotFound
 from proxy.origin import Origin
-from proxy.routing.table import Table, build, is_upstream_name, may_use
+from proxy.routing.table import Table, build, may_use
 from proxy.settings import Deployment, Key, Model, Provider, Secret, Settings, Timeouts
+from proxy.settings.models import usable_upstream
 from tests.properties import thorough
 
 KEY = "sk-upstream-secret"
@@ -131,7 +132,7 @@ def test_only_clean_names_go_upstream(name):
     except NotFound:
         return
     upstream = route.upstream(route.entry.targets[0])
-    assert is_upstream_name(upstream)
+    assert usable_upstream(upstream)
     assert not {"", ".", ".."} & set(upstream.split("/"))
     assert upstream.isascii()
     assert not any(c.isspace() or c in "%?#\\*" for c in upstream)
