@@ -11,7 +11,7 @@ PREFIX  ?= /opt/ai-proxy
 UNITDIR ?= /lib/systemd/system
 CONFDIR ?= /etc/ai-proxy
 
-.PHONY: help run test check fmt bench profile install clean
+.PHONY: help run test check fmt bench bench-gate profile soak install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 14
@@ -43,11 +43,17 @@ fmt: $(VENV)/.tools ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.tools ## CPU, delay and memory beside a bare aiohttp relay
+bench: $(VENV)/.tools ## CPU, delay and memory beside a bare aiohttp relay, nginx and Envoy
 	@$(BIN)/python -m tests.bench
+
+bench-gate: $(VENV)/.tools ## fail if HEAD (the working tree) is dearer than BASE (the latest tag, else the commit before)
+	@$(BIN)/python -m tests.bench.gate $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(BOUND),--bound $(BOUND))
 
 profile: $(VENV)/.tools ## profile the gateway under the burst and JSON loads
 	@$(BIN)/python -m tests.bench --profile
+
+soak: $(VENV)/.tools ## MINUTES (10) of faults, cancellations and reloads; fail if anything stays behind
+	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),10)
 
 STAGE = $(abspath $(DESTDIR))$(PREFIX)
 

@@ -1,1 +1,1 @@
-"""What the gateway costs, beside a bare aiohttp relay and nginx: ``python -m tests.bench``."""
+"""What the gateway costs beside others and beside its own past, and how it bears a long day."""

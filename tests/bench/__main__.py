@@ -1,6 +1,6 @@
-"""Measure the gateway beside a bare aiohttp relay, and nginx where there is one.
+"""Measure the gateway beside a bare aiohttp relay, and nginx and Envoy where they are installed.
 
-    python -m tests.bench [--quick] [--json FILE] [--targets gateway,relay,nginx]
+    python -m tests.bench [--quick] [--json FILE] [--targets gateway,relay,nginx,envoy]
     python -m tests.bench --profile
 
 The target has one core, the fake upstream and the load have the others.  Within a round fresh instances of all
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class Scale:
     """How much is done: ``seconds`` of JSON and of bursts, ``paced`` frames on each of ``streams`` streams.
 
-    ``idle`` streams are held open; streams that stay are opened over ``ramp`` seconds.
+    ``idle`` streams are held open; streams that stay are opened over ``ramp`` seconds.  Once there is a crowd of
+    ``crowd`` streams that bring ``crowd_frames`` frames each.
     """
 
     rounds: int = 3
@@ -51,12 +52,14 @@ class Scale:
     idle: int = 500
     ramp: float = 0.5
     imports: int = 5
+    crowd: int = 1000
+    crowd_frames: int = 20
 
 
 SCALES = {
     "full": Scale(),
-    "quick": Scale(rounds=1, seconds=0.5, paced=40, idle=200, imports=1),
-    "micro": Scale(rounds=1, seconds=0.1, streams=5, paced=5, idle=10, ramp=0.05, imports=1),
+    "quick": Scale(rounds=1, seconds=0.5, paced=40, idle=200, imports=1, crowd_frames=10),
+    "micro": Scale(1, 0.1, streams=5, paced=5, idle=10, ramp=0.05, imports=1, crowd=10, crowd_frames=2),
 }
 
 #: The rows of the table: name, what it says, digits after the point.
@@ -69,6 +72,8 @@ ROWS = {
     "first": ("added µs to the first frame, 1 stream", 0),
     "delay_p50": ("added µs per paced frame, p50", 0),
     "delay_p99": ("added µs per paced frame, p99", 0),
+    "crowd_wrong": ("wrong of 1,000 streams, one frame per 200 ms", 0),
+    "crowd_p99": ("    added ms per frame, p99", 1),
     "memory": ("KiB per idle open stream", 1),
     "translated_memory": ("KiB per idle open translated stream", 1),
     "start": ("ms from start to the first answer", 0),
@@ -86,7 +91,10 @@ LOADS: dict[str, dict[str, Any]] = {
 }
 PROFILED = 3.0
 
-#: What stands in for ``proxy.app`` beside it; nginx imports nothing.
+#: Microseconds between two frames of a stream in the crowd, and how many streams a second come to it.
+CROWD_PAUSE_US, CROWD_RATE = 200_000, 500
+
+#: What stands in for ``proxy.app`` beside it; the others import nothing.
 IMPORTS = {"gateway": "proxy.app", "relay": "aiohttp.web, uvloop"}
 
 
@@ -170,6 +178,14 @@ class Bench:
             self.note("delay_p50", target.name, report.delay_p50 - direct.delay_p50)
             self.note("delay_p99", target.name, report.delay_p99 - direct.delay_p99)
 
+    def crowd(self, targets: list[Running]) -> None:
+        """A thousand streams at once: that none is wrong, and how late the latest frames are."""
+        direct = self.run("direct", self._crowd(self.upstream))
+        for target in targets:
+            report = self.run(target.name, self._crowd(target.port))
+            self.note("crowd_wrong", target.name, report.faults)
+            self.note("crowd_p99", target.name, (report.delay_p99 - direct.delay_p99) / 1e3)
+
     def _translated(self, target: Running, passthrough: float) -> None:
         task = Task(target.port, 8, self.scale.seconds, frames=100, model="t")
         self.run(target.name, replace(task, seconds=min(0.3, task.seconds)))  # it is warm for passthrough only
@@ -183,6 +199,11 @@ class Bench:
 
     def _paced(self, port: int) -> Task:
         return Task(port, self.scale.streams, ramp=self.scale.ramp, frames=self.scale.paced, pause_us=20_000)
+
+    def _crowd(self, port: int) -> Task:
+        number = self.scale.crowd
+        frames = self.scale.crowd_frames
+        return Task(port, number, ramp=number / CROWD_RATE, frames=frames, pause_us=CROWD_PAUSE_US)
 
     def _cost(self, target: Running, task: Task) -> tuple[float, Report]:
         """CPU µs that the target used for a task, from rest to rest."""
@@ -244,7 +265,10 @@ def measure(scale: Scale, names: list[str]) -> Bench:
         bench.imports()  # meanwhile the upstream comes up
         for number in range(scale.rounds):
             with contextlib.ExitStack() as instances:
-                bench.round(number, [instances.enter_context(bench.fresh(name)) for name in names])
+                targets = [instances.enter_context(bench.fresh(name)) for name in names]
+                bench.round(number, targets)
+                if not number:
+                    bench.crowd(targets)
             if "gateway" in names:
                 bench.translated_weight()
         return bench

@@ -46,10 +46,9 @@ class Process:
         self.argv = argv
         self.child = subprocess.Popen(
             argv,
-            cwd=ROOT,
             start_new_session=True,
             preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-            **{**quiet, **options},
+            **{"cwd": ROOT, **quiet, **options},
         )
 
     def pids(self) -> list[int]:
@@ -180,24 +179,80 @@ def nginx(port: int, upstream: int, directory: Path) -> list[str]:
     return ["nginx", "-c", str(file), "-p", str(directory), "-e", f"{directory}/errors"]
 
 
+@target
+def envoy(port: int, upstream: int, directory: Path) -> list[str]:
+    """One worker thread, and no limit that a bench could meet."""
+    file = directory / "envoy.json"
+    file.write_text(json.dumps(envoy_bootstrap(port, upstream), indent=1))
+    # A base id of its own, because two instances may not share one.
+    only = ["--concurrency", "1", "--disable-hot-restart", "--base-id", str(port)]
+    return ["envoy", "-c", str(file), "-l", "error", *only]
+
+
+def envoy_bootstrap(port: int, upstream: int) -> dict[str, Any]:
+    api = "type.googleapis.com/envoy.extensions"
+
+    def address(number: int) -> dict[str, Any]:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
+
+    everything = {"match": {"prefix": "/"}, "route": {"cluster": "up", "timeout": "0s"}}
+    manager = {
+        "@type": f"{api}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "stream_idle_timeout": "0s",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]},
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{api}.filters.http.router.v3.Router"}}
+        ],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    most = {"max_connections": 20_000, "max_pending_requests": 20_000, "max_requests": 20_000}
+    cluster = {
+        "name": "up",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "circuit_breakers": {"thresholds": [most]},
+        "load_assignment": {
+            "cluster_name": "up",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(upstream)}}]}],
+        },
+    }
+    listener = {"address": address(port), "tcp_backlog_size": 4096, "filter_chains": [chain]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+#: What is measured where it is installed.
+INSTALLED = ("nginx", "envoy")
+
+
 def available() -> list[str]:
-    return [name for name in TARGETS if name != "nginx" or shutil.which("nginx")]
+    return [name for name in TARGETS if name not in INSTALLED or shutil.which(name)]
 
 
 class Running(Process):
     """A target that has given its first answer, ``started`` seconds after it was started."""
 
-    def __init__(self, name: str, upstream: int, directory: Path, *, profile: Path | None = None) -> None:
-        """``profile`` is for the gateway: the file that its profile will be in, once it has been told to leave."""
+    def __init__(
+        self, name: str, upstream: int, directory: Path, *, profile: Path | None = None, tree: Path = ROOT
+    ) -> None:
+        """The rest is for the gateway.
+
+        ``profile``: the file that its profile will be in, once it has been told to leave.  ``tree``: whose code runs.
+        """
         self.name = name
+        self.tree = tree
         self.port = free_port()
         directory.mkdir()
         began = time.monotonic()
         argv = TARGETS[name](self.port, upstream, directory)
         if profile:
             argv = [sys.executable, "-m", "tests.bench.profiled", str(profile), *argv[argv.index("serve") :]]
-        super().__init__(argv, TARGET_CPUS)
+        super().__init__(argv, TARGET_CPUS, **self._surroundings())
         self.started = self._first_answer() - began
+
+    def _surroundings(self) -> dict[str, Any]:
+        # The path comes before what is installed, and equal hashes make for equal dictionaries.
+        return {"cwd": self.tree, "env": {**os.environ, "PYTHONPATH": str(self.tree), "PYTHONHASHSEED": "0"}}
 
     def leave(self) -> None:
         """An orderly end, for what is written then."""
@@ -222,7 +277,9 @@ class Running(Process):
     def _complaint(self) -> str:
         """Start it once more, only to hear what it says."""
         try:
-            done = subprocess.run(self.argv, cwd=ROOT, capture_output=True, text=True, timeout=3, check=False)
+            done = subprocess.run(
+                self.argv, capture_output=True, text=True, timeout=3, check=False, **self._surroundings()
+            )
         except subprocess.TimeoutExpired as exc:
             return f"{exc.stderr or exc.stdout or b''!r}"
-        return (done.stderr or done.stdout)[-2000:]
+        return str(done.stderr or done.stdout)[-2000:]

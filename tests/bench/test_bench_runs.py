@@ -11,7 +11,7 @@ import pytest
 
 from tests.bench.__main__ import IMPORTS, LOADS, ROWS, TRANSLATED, profile
 from tests.bench.load import whole_answer, whole_stream
-from tests.bench.targets import ROOT, available
+from tests.bench.targets import INSTALLED, ROOT, TARGETS, available, envoy_bootstrap
 from tests.bench.upstream import DONE, STREAM_HEAD, WHOLE, Plan, Wish, counted
 
 BURST = b"".join(Plan.of(Wish(frames=7).prompt().encode()).writes)
@@ -25,7 +25,7 @@ def test_every_row_is_measured_for_every_target(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -47,6 +47,25 @@ def test_the_profile_names_functions_for_every_load(capfd):
         assert what in told
     assert told.count("tottime") == told.count("to 25 due to restriction") == len(LOADS)
     assert "handlers.py" in told
+
+
+@pytest.mark.parametrize("installed", [set(), {"nginx"}, {"envoy"}, set(INSTALLED)], ids=str)
+def test_what_is_not_installed_is_left_out(monkeypatch, installed):
+    monkeypatch.setattr(
+        "tests.bench.targets.shutil.which", lambda name: f"/usr/bin/{name}" if name in installed else None
+    )
+    assert set(available()) == set(TARGETS) - set(INSTALLED) | installed
+
+
+def test_envoy_leads_from_its_port_to_the_upstream_s():
+    resources = envoy_bootstrap(8001, 8002)["static_resources"]
+    [listener], [cluster] = resources["listeners"], resources["clusters"]
+    [manager] = [one["typed_config"] for one in listener["filter_chains"][0]["filters"]]
+    [host] = manager["route_config"]["virtual_hosts"]
+    [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert listener["address"]["socket_address"]["port_value"] == 8001
+    assert endpoint["endpoint"]["address"]["socket_address"]["port_value"] == 8002
+    assert {route["route"]["cluster"] for route in host["routes"]} == {cluster["name"]}
 
 
 @pytest.mark.parametrize(
