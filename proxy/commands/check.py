@@ -102,7 +102,7 @@ def _providers(providers: tuple[Provider, ...]) -> None:
             provider.name,
             provider.kind,
             "on" if provider.enabled else "off",
-            _address(provider) if provider.enabled else provider.reason,
+            _address(provider) + _files(provider) if provider.enabled else provider.reason,
         )
         for provider in providers
     ]
@@ -114,6 +114,12 @@ def _address(provider: Provider) -> str:
         return "inside this program"
     # The account may be known by reference only, and that is how it stays.
     return provider.base_url.replace(provider.account_id, "***") if provider.account_id else provider.base_url
+
+
+def _files(provider: Provider) -> str:
+    """What its TLS has of its own."""
+    own = [name for name, file in (("CA", provider.tls.ca), ("certificate", provider.tls.certificate)) if file]
+    return f" (own {' and '.join(own)})" if own else ""
 
 
 def _models(settings: Settings) -> None:

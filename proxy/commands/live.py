@@ -64,12 +64,18 @@ async def _answer(session: aiohttp.ClientSession, settings: Settings, provider: 
     connect = provider.timeouts.get("connect", settings.timeouts.connect)
     url = provider.base_url + LISTS[provider.kind]
     timeout = aiohttp.ClientTimeout(total=LIST_TIME, sock_connect=connect)
-    async with web.asked(session, "GET", url, headers=_headers(provider), timeout=timeout) as response:
+    async with web.asked(session, "GET", url, timeout=timeout, **_conventions(provider)) as response:
         if response.status in {404, 405} and (model := _some_model(settings, provider)):
             return await _one_token(session, provider, model, connect)
         if response.status != 200:
             return False, _refusal(response.status)
         return _counted(await response.read())
+
+
+def _conventions(provider: Provider) -> dict[str, Any]:
+    """What each request to this provider has, in aiohttp's words."""
+    own = {"ssl": provider.tls.context()} if any(provider.tls) else {}
+    return {"headers": _headers(provider), **own}
 
 
 def _headers(provider: Provider) -> dict[str, str]:
@@ -122,11 +128,20 @@ def _some_model(settings: Settings, provider: Provider) -> str | None:
 async def _one_token(
     session: aiohttp.ClientSession, provider: Provider, model: str, connect: float
 ) -> tuple[bool, str]:
-    url = f"{provider.base_url}/v1/chat/completions"
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    path, body, said = _least(provider, model)
+    url = provider.base_url + path
     timeout = aiohttp.ClientTimeout(total=TOKEN_TIME, sock_connect=connect)
-    async with web.asked(session, "POST", url, headers=_headers(provider), json=body, timeout=timeout) as response:
+    async with web.asked(session, "POST", url, json=body, timeout=timeout, **_conventions(provider)) as response:
         if response.status != 200:
             return False, _refusal(response.status)
         await response.read()
-        return True, f"one token of {model}"
+        return True, f"{said} of {model}"
+
+
+def _least(provider: Provider, model: str) -> tuple[str, dict[str, Any], str]:
+    """The path and the body of the smallest request there is, and what it asks for."""
+    if provider.endpoint == "responses":
+        body: dict[str, Any] = {"input": "Hi", "max_output_tokens": 16, "store": False}  # fewer are refused
+        return "/v1/responses", {"model": model, **body}, "a few tokens"
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    return "/v1/chat/completions", {"model": model, **body}, "one token"

@@ -12,6 +12,7 @@ from proxy.settings.faults import SettingsError, quoted, within
 from proxy.settings.reading import read, seconds
 from proxy.settings.references import References, Secret, Unresolved, is_reference
 from proxy.settings.schema import ATTEMPT_CLOCKS, Endpoint, Names, Provider, ProviderKind, Timeouts
+from proxy.settings.tls import tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,8 @@ BASE_URLS: dict[str, str] = {
     "demo": "",  # answers inside this program
 }
 KEYLESS = frozenset({"ollama", "demo"})
+#: Kinds that can be asked in more than one API, and the words for them.
+ENDPOINTS: dict[str, tuple[Endpoint, ...]] = {"workers-ai": ("openai", "native"), "openai": ("openai", "responses")}
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
@@ -49,6 +52,7 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     endpoint: Endpoint = "openai"
     headers: dict[str, Any] = {}
     timeouts: dict[str, Any] = {}
+    tls: dict[str, Any] = {}
     ask_usage: bool = True
     responses: bool | None = None
     drop: Names = ()
@@ -84,6 +88,8 @@ def provider(raw: Mapping[str, Any], references: References) -> Provider:
         base_url = _base_url(table)
     with within("timeouts"):
         timeouts = seconds(table.timeouts, Timeouts, ATTEMPT_CLOCKS)
+    with within("tls"):
+        trusted = tls(table.tls, base_url, references)
     _check_needs(table, base_url)
     return Provider(
         name=table.name,
@@ -94,6 +100,7 @@ def provider(raw: Mapping[str, Any], references: References) -> Provider:
         endpoint=table.endpoint,
         headers=headers,
         timeouts=timeouts,
+        tls=trusted,
         ask_usage=table.ask_usage,
         responses=_speaks_responses(table, base_url),
         drop=table.drop,
@@ -105,13 +112,26 @@ def provider(raw: Mapping[str, Any], references: References) -> Provider:
 def _check(table: ProviderTable) -> None:
     if not re.fullmatch(r"[!-~]{1,64}", table.name):  # it travels in `x-proxy-provider`
         raise SettingsError("name: must be 1 to 64 visible ASCII characters without spaces")
-    if table.endpoint == "native" and table.kind != "workers-ai":
-        raise SettingsError('endpoint: "native" is for kind "workers-ai" only')
+    _check_endpoint(table)
     if table.responses and table.kind != "openai":
         raise SettingsError('responses: is for kind "openai" only')
     for field in table.drop:
         if not field or field in NEVER_DROPPED:
             raise SettingsError(f"drop: {quoted(field)} cannot be left out of a request")
+
+
+def _check_endpoint(table: ProviderTable) -> None:
+    words = ENDPOINTS.get(table.kind, ("openai",))
+    if table.endpoint not in words:
+        accepted = " or ".join(map(quoted, words))
+        theirs = next(kind for kind, known in ENDPOINTS.items() if table.endpoint in known)
+        mend = f"leave it out, or change kind to {quoted(theirs)}"
+        raise SettingsError(
+            f"endpoint: {quoted(table.endpoint)} is for kind {quoted(theirs)}; kind {quoted(table.kind)} "
+            f"takes {accepted}: {mend}"
+        )
+    if table.endpoint == "responses" and table.responses is False:
+        raise SettingsError('responses: false contradicts endpoint = "responses"; leave one of them out')
 
 
 def _check_needs(table: ProviderTable, base_url: str) -> None:
@@ -127,6 +147,8 @@ def _check_needs(table: ProviderTable, base_url: str) -> None:
 def _speaks_responses(table: ProviderTable, base_url: str) -> bool:
     if table.responses is not None:
         return table.responses
+    if table.endpoint == "responses":
+        return True
     return table.kind == "openai" and urlsplit(base_url).hostname == "api.openai.com"
 
 

@@ -91,6 +91,10 @@ class References:
             raise SettingsError(f"{whence}is a placeholder, not a secret")
         return value
 
+    def path(self, name: str) -> Path:
+        """Where a file is that the configuration names."""
+        return self._directory / name
+
     def _look_up(self, text: str) -> tuple[str, str]:
         """The value, and the beginning of a sentence about it."""
         scheme, colon, name = text.partition(":")
@@ -101,7 +105,7 @@ class References:
         if scheme == "env":
             return self._variable(name)
         if scheme == "file":
-            return self._file(self._directory / name, f"the file {quoted(name)} ")
+            return self._file(self.path(name), f"the file {quoted(name)} ")
         return self._credential(name)
 
     def _variable(self, name: str) -> tuple[str, str]:

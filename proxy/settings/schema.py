@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from proxy.origin import TLS
 from proxy.settings.references import Secret
 
 #: A duration where 0 says something: at once, or off.
@@ -153,7 +154,8 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 ProviderKind = Literal["openai", "deepseek", "workers-ai", "anthropic", "gemini", "ollama", "demo"]
-Endpoint = Literal["openai", "native"]
+#: Which of its APIs a provider is asked in, where it has several; only some kinds have a choice.
+Endpoint = Literal["openai", "native", "responses"]
 
 
 class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +169,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: Endpoint = "openai"
     headers: dict[str, str] = {}
     timeouts: dict[str, float] = {}
+    tls: TLS = TLS()
     ask_usage: bool = True
     responses: bool = False
     drop: Names = ()

@@ -90,11 +90,13 @@ class Dialer:
         context = self._contexts.get(tls)
         if context is None:
             try:
-                context = ssl.create_default_context(cafile=tls.ca or None)
-                if tls.certificate:
-                    context.load_cert_chain(tls.certificate, tls.key or None)
-            except (OSError, ssl.SSLError) as exc:
-                raise UpstreamError(f"the provider's TLS files cannot be used: {exc.strerror or 'not PEM'}") from None
+                context = tls.context()
+            except ssl.SSLError as exc:
+                raise UpstreamError(f"the provider's TLS files cannot be used: {exc.reason or 'not PEM'}") from None
+            except OSError as exc:
+                raise UpstreamError(f"the provider's TLS files cannot be used: {exc.strerror or 'no files'}") from None
+            for old in [known for known in self._contexts if known._replace(seal=tls.seal) == tls]:
+                del self._contexts[old]  # what was in the same files before
             self._contexts[tls] = context
         return context
 

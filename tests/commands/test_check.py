@@ -8,6 +8,7 @@ import re
 import pytest
 
 from proxy.cli import main
+from tests.certificates import Authority
 from tests.test_config_toml import SHIPPED
 
 SECRET = "Zq81-very-secret-7f"
@@ -163,3 +164,17 @@ def test_live_says_what_does_not_work_and_exits_1(check, unused_tcp_port):
     code, out, _ = check(f'[[providers]]\nname = "p"\nkind = "openai"\nbase_url = "http://{address}"', "--live")
     assert code == 1
     assert re.search(rf"^p  failed  \d+ ms  cannot reach {address}: connection refused$", out, re.MULTILINE)
+
+
+def test_files_of_tls_are_told_by_what_they_are_for(check, tmp_path):
+    authority = Authority(tmp_path)
+    pair = authority.issue("client")
+    pair.certificate.write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
+    start = '[[providers]]\nkind = "openai"\nbase_url = "https://x.example"\n'
+    code, out, _ = check(
+        f'{start}name = "a"\ntls = {{ ca = "ca.pem" }}\n{start}name = "b"\ntls = {{ certificate = "client.pem" }}\n'
+        f'{start}name = "c"\ntls = {{ ca = "ca.pem", certificate = "client.pem" }}\n{start}name = "d"\n'
+    )
+    assert code == 0
+    told = re.findall(r"https://x\.example(.*)", out)
+    assert told == [" (own CA)", " (own certificate)", " (own CA and certificate)", ""]

@@ -8,6 +8,8 @@ from aioresponses import aioresponses, core
 
 from proxy.commands.live import ask_all
 from proxy.settings import load
+from tests.certificates import Authority
+from tests.functional.upstream import Upstream, in_turn, whole
 
 SECRET = "Zq81-very-secret-7f"
 OPENAI = {"object": "list", "data": [{"id": "a"}, {"id": "b"}]}
@@ -163,8 +165,57 @@ async def test_a_server_without_a_list_is_asked_for_one_token(ask, web, answer, 
     }
 
 
+async def test_a_server_that_is_asked_in_responses_is_asked_for_as_few_tokens_as_it_gives(ask, web):
+    place = "https://api.openai.com/v1/responses"
+    web.get("https://api.openai.com/v1/models", status=404)
+    web.post(place, payload={"output": []})
+    finding = await ask("openai", 'endpoint = "responses"', models=MODEL)
+    assert (finding.ok, finding.said) == (True, "a few tokens of real-m")
+    request = web.requests[("POST", aiohttp.client.URL(place))][0]
+    assert request.kwargs["json"] == {"model": "real-m", "input": "Hi", "max_output_tokens": 16, "store": False}
+
+
 async def test_providers_that_are_off_are_not_asked(tmp_path, web):
     config = tmp_path / "config.toml"
     config.write_text('[[providers]]\nname = "p"\nkind = "openai"\napi_key = "env:NONE"')
     assert await ask_all(load(config, {}).settings) == []
     web.assert_not_called()
+
+
+# TLS of its own...
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+async def strict(authority):
+    """A provider that wants to know who asks."""
+    async with Upstream(whole(OPENAI), tls=authority.server(asks=authority)) as upstream:
+        yield upstream
+
+
+async def test_an_own_authority_and_certificate_are_used(ask, strict, authority):
+    pair = authority.issue("client")
+    files = f'ca = "{authority.ca}", certificate = "{pair.certificate}", key = "{pair.key}"'
+    finding = await ask("openai", f'base_url = "{strict.url}"\ntls = {{ {files} }}')
+    assert (finding.ok, finding.said) == (True, "2 models")
+    strict.script = in_turn(whole({}, 404), whole())
+    finding = await ask("openai", f'base_url = "{strict.url}"\ntls = {{ {files} }}', MODEL)
+    assert (finding.ok, finding.said) == (True, "one token of real-m")
+
+
+async def test_without_the_certificate_the_refusal_is_told(ask, strict, authority):
+    finding = await ask("openai", f'base_url = "{strict.url}"\ntls = {{ ca = "{authority.ca}" }}')
+    assert not finding.ok
+    assert strict.calls == []
+
+
+async def test_a_server_of_another_authority_is_not_asked(ask, strict, tmp_path):
+    other = Authority(tmp_path / "other")
+    finding = await ask("openai", f'base_url = "{strict.url}"\ntls = {{ ca = "{other.ca}" }}')
+    assert not finding.ok
+    assert "cannot be trusted" in finding.said
+    assert strict.calls == []

@@ -26,10 +26,11 @@ import itertools
 import json as jsonlib
 import re
 import socket
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from tests.codings import Coding, Packer, packer
 
 from .wire import Headers, pairs, reset_on_close, within
 
@@ -142,7 +143,7 @@ class Call:
         self.read = False  # the request body is in
         self._headed = False
         self._framing: Framing = "none"
-        self._deflate: Any = None  # a compressor, where the body is encoded
+        self._packer: Packer | None = None  # where the body is encoded
         self._closing = False  # no other request may follow on this connection
 
     # What was asked
@@ -191,7 +192,7 @@ class Call:
         *,
         framing: Framing = "chunked",
         length: int | None = None,
-        encoding: Literal["", "gzip", "deflate"] = "",
+        encoding: Coding | Literal[""] = "",
         version: str = "HTTP/1.1",
     ) -> None:
         """Send the head, nothing else.
@@ -210,7 +211,7 @@ class Call:
             told.append(("Transfer-Encoding", "chunked"))
         if encoding:
             told.append(("Content-Encoding", encoding))
-            self._deflate = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+            self._packer = packer(encoding)
         if framing == "close" and version == "HTTP/1.1":
             told.append(("Connection", "close"))
         self._closing = (
@@ -223,8 +224,8 @@ class Call:
 
     async def send(self, data: bytes) -> None:
         """Body bytes, framed and encoded as the head said; one call is one HTTP chunk."""
-        if self._deflate is not None:
-            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        if self._packer is not None:
+            data = self._packer.pack(data) + self._packer.flush()
         await self._body(data)
 
     async def frame(self, data: Sendable, *, event: str = "") -> None:
@@ -238,8 +239,8 @@ class Call:
         if self.read and self.connection.pending:
             raise AssertionError(f"the gateway sent {self.connection.pending} bytes before its answer had ended")
         self.finished = True
-        if self._deflate is not None:
-            await self._body(self._deflate.flush())
+        if self._packer is not None:
+            await self._body(self._packer.finish())
         if self._framing == "chunked":
             await self.raw(b"0\r\n" + b"".join(f"{k}: {v}\r\n".encode() for k, v in pairs(trailers)) + b"\r\n")
         if self._closing:
@@ -757,7 +758,7 @@ def stream(
     status: int = 200,
     headers: Headers = EVENT_STREAM,
     framing: Framing = "chunked",
-    encoding: Literal["", "gzip", "deflate"] = "",
+    encoding: Coding | Literal[""] = "",
     version: str = "HTTP/1.1",
 ) -> Script:
     """A stream that ends well; every frame is one write.  See ``Call.head`` for the rest."""

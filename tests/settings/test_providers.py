@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from proxy.origin import TLS
 from proxy.settings import Secret
 from tests.settings.tables import DEMO, PROVIDER, SECRET
 
@@ -45,6 +46,7 @@ def test_a_provider_that_says_the_least_has_the_contracts_defaults(settings):
         "endpoint": "openai",
         "headers": {},
         "timeouts": {},
+        "tls": TLS(),
         "ask_usage": True,
         "responses": False,
         "drop": (),
@@ -66,6 +68,9 @@ def test_a_provider_that_says_the_least_has_the_contracts_defaults(settings):
             'kind = "openai"\nbase_url = "http://127.0.0.1:1"\nresponses = true', True, id="another-that-does"
         ),
         pytest.param('kind = "deepseek"\napi_key = "k1"', False, id="another-kind"),
+        pytest.param(
+            'kind = "openai"\nbase_url = "http://127.0.0.1:1"\nendpoint = "responses"', True, id="nothing-but-responses"
+        ),
     ],
 )
 def test_responses_are_for_openai_unless_it_is_said(settings, provider, responses):
@@ -106,8 +111,31 @@ def test_responses_are_for_openai_unless_it_is_said(settings, provider, response
         ),
         pytest.param(
             'kind = "openai"\nendpoint = "native"',
-            'endpoint: "native" is for kind "workers-ai" only',
+            'endpoint: "native" is for kind "workers-ai"; kind "openai" takes "openai" or "responses": '
+            'leave it out, or change kind to "workers-ai"',
             id="native-openai",
+        ),
+        pytest.param(
+            'kind = "deepseek"\nendpoint = "responses"',
+            'endpoint: "responses" is for kind "openai"; kind "deepseek" takes "openai": '
+            'leave it out, or change kind to "openai"',
+            id="responses-of-deepseek",
+        ),
+        pytest.param(
+            'kind = "workers-ai"\nendpoint = "responses"',
+            'endpoint: "responses" is for kind "openai"; kind "workers-ai" takes "openai" or "native": '
+            'leave it out, or change kind to "openai"',
+            id="responses-of-workers-ai",
+        ),
+        pytest.param(
+            'kind = "openai"\nendpoint = "response"',
+            'endpoint: "response" is none of openai, native, responses; did you mean "responses"?',
+            id="another-endpoint",
+        ),
+        pytest.param(
+            'kind = "openai"\nendpoint = "responses"\nresponses = false',
+            'responses: false contradicts endpoint = "responses"; leave one of them out',
+            id="responses-and-no-responses",
         ),
         pytest.param(
             'kind = "gemini"\nresponses = true', 'responses: is for kind "openai" only', id="responses-elsewhere"

@@ -13,11 +13,11 @@ import pytest
 from proxy.errors import TimedOut, UpstreamError
 from proxy.origin import TLS, Origin
 from proxy.upstream import Upstream as Pool
-from proxy.upstream.dialing import Proxies, is_loopback
+from proxy.upstream.dialing import Dialer, Proxies, is_loopback
 from tests.functional.upstream import Upstream, whole
 from tests.functional.wire import listener
 
-from . import Receiver
+from . import Receiver, sent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -147,7 +147,7 @@ async def through(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[...
 async def ask(pool: Pool, origin: Origin, connect: float = 5) -> Receiver:
     receiver = Receiver()
     head = b"POST /v1/chat HTTP/1.1\r\nHost: provider.example\r\nContent-Length: "
-    await pool.send(origin, head, b"{}", receiver, connect=connect)
+    await sent(pool, origin, head, b"{}", receiver, connect=connect)
     assert await receiver.ended_with() is None
     return receiver
 
@@ -269,3 +269,12 @@ async def test_files_that_cannot_be_used_are_told_without_their_names(pool, tmp_
             await ask(pool, Origin(True, "127.0.0.1", upstream.port, TLS(ca=str(path))))
         assert "secret" not in caught.value.message
         await upstream.quiet()
+
+
+def test_what_was_in_the_same_files_before_is_not_kept(certificate):
+    dialer, files = Dialer({}), TLS(ca=str(certificate))
+    other = dialer._context(TLS(ca=str(certificate), certificate=str(certificate)))
+    first, again, second = (dialer._context(files._replace(seal=seal)) for seal in "112")
+    assert first is again
+    assert second is not first
+    assert set(dialer._contexts.values()) == {other, second}
