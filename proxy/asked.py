@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from proxy.bridges import Crossing, Same
 from proxy.dialects.openai_chat import request as chat_request
 from proxy.dialects.openai_chat import whole as chat_whole
@@ -118,13 +120,17 @@ class DialectAsked:
                 return gemini.read(self.body, model=self.model, stream=self.stream)
 
 
+#: What counting is called, by dialect.
+COUNTING = {"anthropic_messages": "count_tokens", "gemini": "gemini_count"}
+
+
 class CountAsked:
     """How many tokens a conversation has, asked of a provider that counts."""
 
-    operation = "count_tokens"
     stream = False
 
     def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
+        self.operation = COUNTING[asked.dialect]
         self.model = asked.model
         self._asked = asked
         self._scrub = scrub
@@ -136,10 +142,22 @@ class CountAsked:
 class _Counting(Same):
     def __init__(self, asked: DialectAsked, scrub: Scrub) -> None:
         super().__init__(asked, scrub, lambda error: b"")
-        self.dialect = "count_tokens"
+        self.dialect = COUNTING[asked.dialect]
+        self._told = "totalTokens" if asked.dialect == "gemini" else "input_tokens"
+
+    def body(self, upstream: str, target: Target) -> bytes:
+        if self.dialect != COUNTING["gemini"]:
+            return super().body(upstream, target)
+        fields = self._asked.fields
+        try:  # the path names the model; so does a whole request, if there is one
+            inner = msgspec.json.decode(fields["generateContentRequest"], type=dict[str, msgspec.Raw])
+        except (KeyError, msgspec.DecodeError):
+            return self._asked.body
+        name = f"models/{upstream.removeprefix('models/')}"
+        return msgspec.json.encode({**fields, "generateContentRequest": {**inner, "model": name}})
 
     def whole(self, body: bytes, model: str) -> tuple[bytes, Usage | None]:
-        chat_whole.check(body, self._scrub, "input_tokens", int)
+        chat_whole.check(body, self._scrub, self._told, int)
         return body, None
 
     def keepalive(self, mode: str) -> bytes:

@@ -37,6 +37,15 @@ class Kind(StrEnum):
     TIMEOUT = "timeout"
 
 
+class Maker(StrEnum):
+    """Whose words a provider says no in: they mean something to clients of the same dialect only."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GOOGLE = "google"
+    CLOUDFLARE = "cloudflare"
+
+
 class GatewayError(Exception):
     """A fault with everything a client may be told about it.
 
@@ -144,7 +153,10 @@ class InternalError(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """The request was fine; the other side was not."""
+    """The request was fine; the other side was not.
+
+    ``type`` is the provider's own word for the fault, where it has one, and ``maker`` says whose word that is.
+    """
 
     kind = Kind.UPSTREAM_ERROR
     status = 502
@@ -153,13 +165,12 @@ class UpstreamError(GatewayError):
     def __init__(self, message: str, *, status: int | None = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, code="upstream_error", status=status, headers=headers)
         self.reason = message
+        self.type: str | None = None
+        self.maker = Maker.OPENAI
 
 
 class UpstreamRefused(UpstreamError):
-    """The provider judged the request: its status, message and codes are passed on.
-
-    ``type`` is the provider's own word for the fault, where it has one.
-    """
+    """The provider judged the request: its status and message are passed on, and its words where they are known."""
 
     KEPT: ClassVar[dict[int, Kind]] = {
         400: Kind.INVALID_REQUEST,
@@ -178,6 +189,7 @@ class UpstreamRefused(UpstreamError):
         type: str | None = None,
         param: str | None = None,
         code: str | None = None,
+        maker: Maker = Maker.OPENAI,
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message, status=status, headers=headers)
@@ -186,6 +198,7 @@ class UpstreamRefused(UpstreamError):
         self.type = type
         self.param = param
         self.code = code
+        self.maker = maker
 
 
 class Overloaded(GatewayError):

@@ -14,7 +14,7 @@ from proxy.errors import GatewayError, UpstreamError
 from proxy.sse import DONE, Decoder, Reframer, split, split_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from proxy.events import Event, Usage
     from proxy.sse import Frame
@@ -85,7 +85,11 @@ class Tap(Protocol):
 
 
 class Reader(Protocol):
-    """A dialect's frames → events."""
+    """A dialect's frames → events.
+
+    What a frame says is told as a tuple where it is known at once, as with nearly all frames of a
+    stream: a generator would cost as much as reading them.
+    """
 
     @property
     def finished(self) -> bool: ...
@@ -96,9 +100,9 @@ class Reader(Protocol):
     @property
     def usage(self) -> Usage | None: ...
 
-    def read(self, frame: Frame) -> Iterator[Event]: ...
+    def read(self, frame: Frame) -> Iterable[Event]: ...
 
-    def end(self) -> Iterator[Event]: ...
+    def end(self) -> Iterable[Event]: ...
 
 
 class Writer(Protocol):
@@ -113,25 +117,30 @@ class Passthrough:
     def __init__(self, tap: Tap, fail: Callable[[GatewayError], bytes], max_frame: int) -> None:
         self._tap = tap
         self._max_frame = max_frame
-        self._reframer = Reframer(max_frame)
+        self._reframer = getattr(tap, "reframer", Reframer)(max_frame)  # Google's needs one of its own
         self._passed = True  # the last frame went to the client
         self.fail = fail
+        self.frames = 0
         self.finished = False
         self.done = False
         self.error: GatewayError | None = None
 
-    @property
-    def frames(self) -> int:
-        return self._reframer.frames
-
     def feed(self, chunk: bytes) -> bytes:
         if self.error is not None:
             return b""
-        run = self._reframer.feed(chunk)
+        reframer = self._reframer
+        run = reframer.feed(chunk)
+        self.frames = reframer.frames
         if run:
+            if (
+                not (reframer.done or reframer.overlong)
+                and (reframer.clean or self._tap.named)
+                and self._tap.plain(run)
+            ):
+                return run  # of the middle of a stream the tap need see hardly ever anything
             run = self._inspect(run)
-            self.done = (self._reframer.done or self._tap.done) and self.error is None
-        if self._reframer.overlong and not self._settled():
+            self.done = (reframer.done or self._tap.done) and self.error is None
+        if reframer.overlong and not self._settled():
             self.error = overlong(self._max_frame)
         return run
 
@@ -140,6 +149,7 @@ class Passthrough:
             return b""
         out = b""
         last = self._reframer.end()
+        self.frames = self._reframer.frames
         if last and all(is_whole(frame.data) for _, frame in split(last)):
             out = self._look(last)
             self.done = (self._reframer.done or self._tap.done) and self.error is None
@@ -163,15 +173,14 @@ class Passthrough:
         return self.done or self.error is not None
 
     def _inspect(self, run: bytes) -> bytes:
-        """Have the tap see what it must: the end of a stream; of its middle, hardly ever anything."""
+        """Have the tap see what it must: the end of a stream, or what stands out of its middle."""
         reframer, plain = self._reframer, self._tap.plain
         if not reframer.clean and not self._tap.named:
             return self._look(run)
-        if not reframer.done and plain(run):
-            return run
         # What matters stands at the end of a stream, a burst's other frames need not be taken apart.
-        start = run.rfind(b"\n\n", 0, -_SMALL) + 2
-        if start > 1 and plain(run[:start]):
+        blank = reframer.blank
+        start = run.rfind(blank, 0, -_SMALL) + len(blank)
+        if start >= len(blank) and plain(run[:start]):
             return run[:start] + self._look(run[start:])
         return self._look(run)
 
@@ -181,7 +190,7 @@ class Passthrough:
         if run[:1] == b"\n":  # no frame begins so: it is the second half of a CRLF that a cut had parted
             out.append(run[:1] if self._passed else b"")
             run = run[1:]
-        for raw, frame in split_clean(run) if self._reframer.clean else split(run):
+        for raw, frame in split_clean(run, self._reframer.blank) if self._reframer.clean else split(run):
             out.append(tap.look(raw, frame))
             if tap.error is not None:
                 self.error = tap.error
@@ -215,31 +224,26 @@ class Translation:
     def feed(self, chunk: bytes) -> bytes:
         if self.error is not None or self.done:
             return b""
-        out: list[bytes] = []
-        for frame in self._decoder.feed(chunk):
-            if not frame.data.strip(b"\n") or frame.data.startswith(b": "):
-                continue
-            self._read(frame, out)
-            if self._settled():
-                break
+        frames = self._decoder.feed(chunk)
+        out = self._translate(frames) if frames else b""
         if self._decoder.overlong and not self._settled():
             self.error = overlong(self._max_frame)
-        return b"".join(out)
+        return out
 
     def end(self, torn: GatewayError | None = None) -> bytes:
         if self.done or self.error is not None:
             return b""
-        out: list[bytes] = []
+        out = b""
         last = self._decoder.end()
         if last is not None and is_whole(last.data):
-            self._read(last, out)
+            out = self._translate([last])
         if not self._settled():
             if self.finished:
-                out += map(self._writer.write, self._reader.end())
+                out += b"".join(map(self._writer.write, self._reader.end()))
                 self.done = True
             else:
                 self.error = torn or cut(last is not None)
-        return b"".join(out)
+        return out
 
     @property
     def holding(self) -> bool:
@@ -252,14 +256,26 @@ class Translation:
     def _settled(self) -> bool:
         return self.done or self.error is not None
 
-    def _read(self, frame: Frame, out: list[bytes]) -> None:
-        self.frames += 1
+    def _translate(self, frames: list[Frame]) -> bytes:
+        """Read frames and write what they say, up to the end or an error."""
+        out: list[bytes] = []
+        reader, read, write, add = self._reader, self._reader.read, self._writer.write, out.append
         try:
-            out += map(self._writer.write, self._reader.read(frame))
+            for frame in frames:
+                data = frame.data
+                # Empty data and relics of comments; JSON, which nearly all data is, needs no second look.
+                if data[:1] != b"{" and (data[:2] == b": " or not data.strip(b"\n")):
+                    continue
+                self.frames += 1
+                for event in read(frame):
+                    add(write(event))
+                if reader.done:
+                    break
         except GatewayError as exc:
             self.error = exc
-        self.finished = self._reader.finished
-        self.done = self._reader.done
+        self.finished = reader.finished
+        self.done = reader.done
+        return b"".join(out)
 
 
 class Listening:
@@ -281,13 +297,22 @@ class Listening:
     def usage(self) -> Usage | None:
         return self._reader.usage
 
-    def read(self, frame: Frame) -> Iterator[Event]:
-        for event in self._reader.read(frame):
-            self._hear(event)
-            yield event
+    def read(self, frame: Frame) -> Iterable[Event]:
+        return self._overhear(self._reader.read(frame))
 
-    def end(self) -> Iterator[Event]:
-        for event in self._reader.end():
+    def end(self) -> Iterable[Event]:
+        return self._overhear(self._reader.end())
+
+    def _overhear(self, events: Iterable[Event]) -> Iterable[Event]:
+        if not isinstance(events, tuple):
+            return self._one_by_one(events)
+        for event in events:  # what is all known needs no generator around it
+            self._hear(event)
+        return events
+
+    def _one_by_one(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Where an error may stand behind an event, it is heard when it is told."""
+        for event in events:
             self._hear(event)
             yield event
 
@@ -356,7 +381,7 @@ def is_whole(data: bytes) -> bool:
     if data.strip() == DONE:
         return True
     try:
-        return isinstance(orjson.loads(data), dict)
+        return isinstance(orjson.loads(data), dict | list)
     except orjson.JSONDecodeError:
         return False
 

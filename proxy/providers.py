@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
 from proxy.requests import Quirks
 
@@ -10,8 +10,7 @@ from proxy.requests import Quirks
 MODEL = "{model}"
 
 
-@dataclass(frozen=True, slots=True)
-class Conventions:
+class Conventions(Struct, frozen=True):
     """One kind.
 
     ``speaks`` maps dialects to paths below the base URL; the first is the one that strangers are
@@ -21,11 +20,11 @@ class Conventions:
     """
 
     speaks: dict[str, str]
-    operations: dict[str, str] = field(default_factory=dict)
+    operations: dict[str, str] = {}
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
-    headers: dict[str, str] = field(default_factory=dict)
-    quirks: Quirks = field(default_factory=Quirks)
+    headers: dict[str, str] = {}
+    quirks: Quirks = Quirks()
 
     @property
     def paths(self) -> dict[str, str]:
@@ -61,6 +60,7 @@ KINDS: dict[str, Conventions] = {
             "gemini": f"/v1beta/models/{MODEL}:generateContent",
             "gemini:stream": f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse",
         },
+        {"gemini_count": f"/v1beta/models/{MODEL}:countTokens"},
         key_header="x-goog-api-key",
         key_prefix="",
     ),
@@ -78,12 +78,21 @@ OPENAI_RESPONSES = Conventions(
     _OPENAI,
     quirks=Quirks(max_tokens_field="max_completion_tokens"),
 )
+#: `endpoint = "responses"` of kind openai: strangers are translated to Responses, and chat clients are strangers.
+RESPONSES_ONLY = Conventions(
+    {"openai_responses": "/v1/responses"},
+    _OPENAI,
+    quirks=Quirks(tool_id="[!-~]{1,64}"),
+)
 
 
-def conventions(kind: str, *, native: bool = False, responses: bool = False) -> Conventions:
-    """Find what a provider of this kind expects."""
-    if kind == "workers-ai" and native:
-        return WORKERS_AI_NATIVE
-    if kind == "openai" and responses:
-        return OPENAI_RESPONSES
+def conventions(kind: str, *, endpoint: str = "openai", responses: bool = False) -> Conventions:
+    """Find what a provider of this kind expects, asked at this endpoint."""
+    match kind, endpoint:
+        case "workers-ai", "native":
+            return WORKERS_AI_NATIVE
+        case "openai", "responses":
+            return RESPONSES_ONLY
+        case "openai", _ if responses:
+            return OPENAI_RESPONSES
     return KINDS[kind]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from proxy.errors import GatewayError, UpstreamError, UpstreamRefused
+from proxy.errors import GatewayError, Maker, UpstreamError, UpstreamRefused
 
 Scrub = Callable[[str], str]
 
@@ -25,14 +25,22 @@ _BAD_KEY = re.compile(
 )
 
 
+#: What clients of OpenAI's dialects are told where the provider's code is none of that.
+_CODE = {413: "payload_too_large", 429: "rate_limit_exceeded"}
+
+
 class Refusal(NamedTuple):
-    """The provider's words; empty where it had none.  ``status`` is 0 where the body names none."""
+    """The provider's words; empty where it had none.  ``status`` is 0 where the body names none.
+
+    ``maker`` says whose words ``type`` and ``code`` are.
+    """
 
     message: str = ""
     type: str | None = None
     param: str | None = None
     code: str | None = None
     status: int = 0
+    maker: Maker = Maker.OPENAI
 
 
 def read_refusal(body: object) -> Refusal:
@@ -43,6 +51,7 @@ def read_refusal(body: object) -> Refusal:
         except orjson.JSONDecodeError:
             text = body.decode("utf-8", "replace").strip() if isinstance(body, bytes) else ""
             return Refusal("" if text.startswith("<") else text)
+    listed = isinstance(body, list)
     if isinstance(body, list):
         body = body[0] if body else None
     if not isinstance(body, dict):
@@ -66,7 +75,20 @@ def read_refusal(body: object) -> Refusal:
         _word(error.get("param")),
         _word(code),
         status,
+        Maker.GOOGLE if listed else _maker(body, error),
     )
+
+
+def _maker(body: dict[str, Any], error: dict[str, Any]) -> Maker:
+    """Tell by its shape whose error it is: compatible endpoints of others say no in their own words."""
+    if "type" not in error and isinstance(error.get("status"), str):
+        return Maker.GOOGLE
+    if body.get("success") is False and "errors" in body:
+        return Maker.CLOUDFLARE
+    # A stream of Responses wraps an error likewise, and has more to say of it.
+    if body.get("type") == "error" and error is not body and error.keys().isdisjoint(("code", "param")):
+        return Maker.ANTHROPIC
+    return Maker.OPENAI
 
 
 def refused(status: int, refusal: Refusal, scrub: Scrub, headers: dict[str, str] | None = None) -> GatewayError:
@@ -90,14 +112,22 @@ def refused(status: int, refusal: Refusal, scrub: Scrub, headers: dict[str, str]
             status=status,
             type=told(refusal.type),
             param=told(refusal.param),
-            code=told(refusal.code),
+            code=told(refusal.code) if refusal.maker is Maker.OPENAI else _code(status, message),
+            maker=refusal.maker,
             headers=headers,
         )
     if 300 <= status < 400:
         return UpstreamError(f"the provider answered {status}; redirects are not followed")
     failed = UpstreamError(f"the provider failed{named}" + (f": {message}" if message else ""))
     failed.reason = f"the provider failed{named}"
+    failed.type, failed.maker = told(refusal.type), refusal.maker
     return failed
+
+
+def _code(status: int, message: str) -> str | None:
+    if status == 404 and "model" in message.lower():
+        return "model_not_found"
+    return _CODE.get(status)
 
 
 def _word(value: object) -> str | None:

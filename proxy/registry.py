@@ -6,9 +6,11 @@ requests and reads answers, and the waist stands between them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.events import Answer
 from proxy.pipes import Tap, Writer
@@ -30,8 +32,7 @@ class Telling(Writer, Protocol):
     def fail(self, error: GatewayError) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSide:
+class ClientSide(Struct, frozen=True):
     """A dialect as clients speak it."""
 
     name: str
@@ -48,8 +49,7 @@ class ClientSide:
     logprobs: str = "logprobs"
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderSide:
+class ProviderSide(Struct, frozen=True):
     """A dialect as providers speak it."""
 
     name: str
@@ -57,8 +57,8 @@ class ProviderSide:
     write: Callable[[Request, str, Quirks], bytes]
     reader: Callable[[Scrub, Request], Reader]
     read_whole: Callable[[bytes, Scrub, Request], Iterator[Event]]
-    #: Fields of a request that the dialect has no word for.
-    unsaid: Callable[[Request], tuple[str, ...]]
+    #: Fields of a request that the dialect, this model, or this provider has no word for.
+    unsaid: Callable[[Request, str, Quirks], tuple[str, ...]]
     decoder: Callable[[int], Decoder] = Decoder
     #: Fills in what a body always says, for those who must know it to read the answer.
     settle: Callable[[Request, Quirks], Request] = lambda request, _: request
@@ -251,7 +251,7 @@ def tap(name: str, scrub: Scrub) -> Tap:
 
 def retry_after(name: str, refusal: bytes) -> float | None:
     """Find the pause, in seconds, that a provider asks for in a refusal's body, where its dialect has it there."""
-    if name != "gemini":
+    if name not in ("gemini", "gemini_count"):
         return None
     from proxy.dialects.gemini import errors
 

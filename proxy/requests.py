@@ -7,9 +7,10 @@ other side speaks it too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 #: A cache marker as Anthropic spells it: `{"type": "ephemeral", "ttl": …}`.
 Cache: TypeAlias = dict[str, Any]
@@ -18,16 +19,14 @@ Cache: TypeAlias = dict[str, Any]
 # What is said...
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """Words."""
 
     text: str
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """A picture: a ``url``, or base64 ``data`` with its ``media_type``."""
 
     url: str = ""
@@ -37,16 +36,14 @@ class Image:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Audio:
+class Audio(Struct, frozen=True):
     """Sound, in base64; ``format`` is `wav`, `mp3`, …"""
 
     data: str
     format: str
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A file: a ``url``, base64 ``data`` with its ``media_type``, plain ``text``, or the provider's ``file_id``."""
 
     url: str = ""
@@ -58,8 +55,7 @@ class Document:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Thinking:
+class Thinking(Struct, frozen=True):
     """What a model thought before; it goes back unchanged to the provider that signed it.
 
     ``redacted`` is the opaque data of thoughts that were not shown.
@@ -70,8 +66,12 @@ class Thinking:
     redacted: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+def marked(seal: str) -> bool:
+    """Did a dialect make this seal that marks its own?  What providers of other dialects sign is base64."""
+    return ":" in seal
+
+
+class ToolCall(Struct, frozen=True):
     """A call that a model made; ``arguments`` is JSON as text, which may be broken where the answer was cut."""
 
     id: str
@@ -82,8 +82,7 @@ class ToolCall:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(Struct, frozen=True):
     """What came of a call; ``name`` is the tool's, where the dialect says it."""
 
     id: str
@@ -93,8 +92,14 @@ class ToolResult:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+def failed(text: str) -> str:
+    """Say in words that a call failed, for dialects that have no flag for it."""
+    if "error" in text[:40].lower():
+        return text
+    return f"Error: {text}" if text else "Error"
+
+
+class Refusal(Struct, frozen=True):
     """A model's no, as an earlier turn."""
 
     text: str
@@ -112,8 +117,7 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """One speaker's parts; a TOOL turn holds ``ToolResult`` only.  ``name`` tells speakers of a role apart."""
 
     role: Role
@@ -124,8 +128,7 @@ class Turn:
 # What may be used, and how...
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A function that the model may call; ``schema`` is the JSON schema of its arguments."""
 
     name: str
@@ -144,16 +147,14 @@ class Choice(StrEnum):
     NAMED = "named"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
+class ToolChoice(Struct, frozen=True):
     """``name`` is the tool's where it is NAMED."""
 
     mode: Choice
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFormat:
+class ResponseFormat(Struct, frozen=True):
     """JSON is wanted: any (``schema`` is None), or one that fits."""
 
     schema: dict[str, Any] | None = None
@@ -162,8 +163,7 @@ class ResponseFormat:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(Struct, frozen=True):
     """How much to think.
 
     ``effort`` is a word (none, minimal, low, medium, high, xhigh, max), ``budget`` tokens; 0 is off.
@@ -175,8 +175,7 @@ class Reasoning:
     shown: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A conversation to go on with; None leaves a setting to the provider."""
 
     model: str | None
@@ -205,16 +204,22 @@ class Request:
     verbosity: str = ""
     user: str = ""
     #: Dialect → fields that only it knows, as the client sent them.
-    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = {}
     #: Fields of the client's body that the waist has no place for.
     dropped: tuple[str, ...] = ()
+
+
+def cached(request: Request) -> bool:
+    """Does anything in it bear a cache marker?"""
+    parts = [part for turn in request.turns for part in turn.parts]
+    inner = [part for result in parts if isinstance(result, ToolResult) for part in result.parts]
+    return any(getattr(one, "cache", None) is not None for one in (*request.system, *request.tools, *parts, *inner))
 
 
 # What a provider expects...
 
 
-@dataclass(frozen=True, slots=True)
-class Quirks:
+class Quirks(Struct, frozen=True):
     """Conventions of a provider that change how a request is written: values, never branches on its name."""
 
     #: Sent where the client names no limit and the dialect wants one.
@@ -224,7 +229,7 @@ class Quirks:
     #: The provider takes `stream_options`.
     ask_usage: bool = True
     #: Message roles that the provider does not know → ones that it does.
-    roles: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = {}
     #: Request fields that the provider refuses.
     drop: tuple[str, ...] = ()
     #: Content must be one string, never an array of parts.

@@ -22,6 +22,7 @@ DONE = b"[DONE]"
 # LF, CR or CRLF and nothing else: bytes.splitlines() would do, str.splitlines() would
 # also cut at U+2028 and U+0085, which are legal inside JSON.
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_CRLF = b"\r\n"
 _LAST = b"\n\ndata: [DONE]\n\n"
 _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 # Frames of an `event: ` line and a `data: {…}` line; counting them would be slower, and be fooled.
@@ -62,6 +63,9 @@ class Decoder:
     Unfinished input is kept as a list of pieces and joined once, when its line
     ends: a 1 MiB line that drips in byte by byte must not cost 1 MiB² of copying.
 
+    A run of whole frames that are one `data: ` line each, or an `event: ` line and that, is taken
+    apart by one split; all else is read line by line.
+
     ``overlong`` is set when a frame outgrows ``max_frame`` bytes.  What was whole before it
     has been returned; what comes after is ignored.
     """
@@ -79,29 +83,33 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Take the next bytes; return the frames they complete, if any."""
-        frames: list[Frame] = []
         if self._head is not None:
             chunk = self._skip_bom(chunk)
+        if self._swallow_lf and chunk:
+            self._swallow_lf = False
+            chunk = chunk.removeprefix(b"\n")
         if not chunk or self.overlong:
-            return frames
-        for line in self._lines(chunk):
-            self._size += len(line) + 1
-            if self._size > self._max_frame:
-                self.overlong = True
-                return frames
-            if line:
-                if line.startswith(b"data: "):  # what nearly every line is
-                    self._data.append(line[6:])
-                else:
-                    self._field(line)
-                continue
-            if self._data:  # a blank line after `event:` alone dispatches nothing
-                frames.append(Frame(b"\n".join(self._data), self._event.decode("utf-8", "replace")))
-                self._data = []
-            self._event = b""
-            self._size = 0
-        self.overlong = self._size + self._pending > self._max_frame
-        return frames
+            return []
+
+        line_end = b"\r\n" if b"\r" in chunk else b"\n"
+        blank = line_end * 2
+        begun: list[Frame] = []
+        if self._size or self._pieces:  # a frame was cut: the shortcut begins behind it
+            place = chunk.find(blank)
+            if place < 0:
+                return self._line_by_line(chunk)
+            begun = self._line_by_line(chunk[: place + len(blank)])
+            chunk = chunk[place + len(blank) :]
+            if not chunk or self.overlong:
+                return begun
+        place = chunk.rfind(blank)
+        end = place + len(blank)
+        if place >= 0 and end <= self._max_frame and (frames := _simple(chunk[:end], line_end)):
+            if end < len(chunk):
+                frames += self._line_by_line(chunk[end:])
+        else:
+            frames = self._line_by_line(chunk)
+        return begun + frames if begun else frames
 
     @property
     def holding(self) -> bool:
@@ -128,10 +136,9 @@ class Decoder:
         self._head = None
         return head.removeprefix(BOM)
 
-    def _lines(self, chunk: bytes) -> list[bytes]:
-        if self._swallow_lf:
-            self._swallow_lf = False
-            chunk = chunk.removeprefix(b"\n")
+    def _line_by_line(self, chunk: bytes) -> list[Frame]:
+        """Read whatever lines there are."""
+        frames: list[Frame] = []
         if b"\r" in chunk:
             self._swallow_lf = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -144,7 +151,24 @@ class Decoder:
         if rest:
             self._pieces.append(rest)
             self._pending += len(rest)
-        return lines
+        for line in lines:
+            self._size += len(line) + 1
+            if self._size > self._max_frame:
+                self.overlong = True
+                return frames
+            if line:
+                if line.startswith(b"data: "):  # what nearly every line is
+                    self._data.append(line[6:])
+                else:
+                    self._field(line)
+                continue
+            if self._data:  # a blank line after `event:` alone dispatches nothing
+                frames.append(Frame(b"\n".join(self._data), self._event.decode("utf-8", "replace")))
+                self._data = []
+            self._event = b""
+            self._size = 0
+        self.overlong = self._size + self._pending > self._max_frame
+        return frames
 
     def _field(self, line: bytes) -> None:
         name, value = parse_field(line)
@@ -152,6 +176,38 @@ class Decoder:
             self._data.append(value)
         elif name == b"event":
             self._event = value
+
+
+def _simple(run: bytes, line_end: bytes) -> list[Frame]:
+    """Read whole frames that are all of the two kinds that nearly every frame is; none where one is not."""
+    if line_end == b"\n":
+        lines = run.split(b"\n")
+    else:  # three times as fast as to split at two bytes
+        lines = run.replace(b"\r", b"").split(b"\n")
+        if line_end.join(lines) != run:
+            return []  # there are other line ends, too
+    lines.pop()
+    frames: list[Frame] = []
+    if lines[0][:6] == b"data: ":
+        if any(lines[1::2]):
+            return []
+        for line in lines[::2]:
+            if line[:6] != b"data: ":
+                return []
+            frames.append(Frame(line[6:]))
+        return frames
+    if any(lines[2::3]) or len(lines) % 3:
+        return []
+    last, event = b"", ""
+    for name, line in zip(lines[::3], lines[1::3], strict=True):
+        if name != last:  # types come in long rows: each is decoded once
+            if name[:7] != b"event: ":
+                return []
+            last, event = name, name[7:].decode("utf-8", "replace")
+        if line[:6] != b"data: ":
+            return []
+        frames.append(Frame(line[6:], event))
+    return frames
 
 
 # Passing frames on...
@@ -164,11 +220,12 @@ class Reframer:
     they dispatch and dies of it), frames without data or with empty data, data that begins with
     a colon and a space (relics of comments), the BOM, and everything after the end mark.
 
-    A run of frames that are one `data: {…}` line each, ended by LF, passes in a handful of
+    A run of frames that are one `data: {…}` line each, ended by LF or all by CRLF, passes in a handful of
     C-level scans, however many frames it holds: that is the hot path.  All else goes line by line.
 
     ``overlong`` is set when a frame outgrows ``max_frame`` bytes, ``done`` when the end mark was passed on;
-    ``clean`` tells that the last run was of that simple kind, ``frames`` how many frames were given on.
+    ``clean`` tells that the last run was of that simple kind, ``blank`` with what its frames end,
+    ``frames`` how many frames were given on.
     """
 
     def __init__(self, max_frame: int = 16 * 2**20) -> None:
@@ -180,6 +237,7 @@ class Reframer:
         self.overlong = False
         self.done = False
         self.clean = True
+        self.blank = b"\n\n"
         self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -188,12 +246,12 @@ class Reframer:
             chunk = self._skip_bom(chunk)
         if not chunk or self.done or self.overlong:
             return b""
-        if self._slow is not None:
-            return self._line_by_line(self._slow, chunk)
-        if b"\r" in chunk:
+        if self._slow is None and b"\r" in chunk:
             self._slow = _Lines(self._max_frame)
-            held, self._tail = b"".join(self._tail), []
-            return self._line_by_line(self._slow, held + chunk)
+            chunk = b"".join([*self._tail, chunk])
+            self._tail = []
+        if self._slow is not None:
+            return self._crlf(self._slow, chunk) or self._line_by_line(self._slow, chunk)
 
         end = chunk.rfind(b"\n\n") + 2
         meets_at_the_cut = self._tail and chunk[:1] == b"\n" and self._tail[-1][-1:] == b"\n"
@@ -262,6 +320,19 @@ class Reframer:
         if self._tail_size > self._max_frame:
             self.overlong = True
             self._tail = []
+
+    def _crlf(self, lines: _Lines, run: bytes) -> bytes:
+        """Take whole frames of one `data: {…}` line each that all end with CRLF, as Google's do; else nothing."""
+        if not (lines.idle and run.startswith(b"data: {") and run.endswith(_CRLF * 2) and len(run) <= self._max_frame):
+            return b""
+        frames = run.count(b"\r\n\r\ndata: {") + 1
+        if not run.count(b"\r") == run.count(b"\n") == 2 * frames:
+            return b""
+        lines.took_crlf()
+        self.clean = True
+        self.blank = _CRLF * 2
+        self.frames += frames
+        return run
 
     def _line_by_line(self, lines: _Lines, chunk: bytes) -> bytes:
         before = lines.frames
@@ -336,9 +407,19 @@ class _Lines:
     def holding(self) -> bool:
         return bool(self._data) or (bool(self._pieces) and self._pieces[0][:1] != b":")
 
+    @property
+    def idle(self) -> bool:
+        """Does the next byte begin a frame?"""
+        return not (self._size or self._pieces or self._parted)
+
+    def took_crlf(self) -> None:
+        """Whole frames that end with CRLF were taken elsewhere."""
+        self._crlf = True
+
     def _take(self, line: bytes, end: bytes) -> None:
         name, value = parse_field(line)
-        self._given = name not in (b"id", b"retry")
+        # A BOM is none here and its line means nothing; but it may become the first that the client gets.
+        self._given = name not in (b"id", b"retry") and not line.startswith(BOM)
         if name == b"data":
             self._data.append(value)
         if self._given:
@@ -375,7 +456,7 @@ def split(run: bytes) -> Iterator[tuple[bytes, Frame]]:
         yield raw, Frame(b"\n".join(data), event.decode("utf-8", "replace"))
 
 
-def split_clean(run: bytes) -> Iterator[tuple[bytes, Frame]]:
-    """The same for a run that the Reframer called clean: one `data: ` line a frame, ended by LF."""
-    for line in run[:-2].split(b"\n\n"):
-        yield line + b"\n\n", Frame(line[6:])
+def split_clean(run: bytes, blank: bytes = b"\n\n") -> Iterator[tuple[bytes, Frame]]:
+    """The same for a run that the Reframer called clean: one `data: ` line a frame, ended by ``blank``."""
+    for line in run[: -len(blank)].split(blank):
+        yield line + blank, Frame(line[6:])

@@ -145,6 +145,19 @@ def test_what_was_said_survives_the_crossing(recording, client):
         assert got.stop is wanted.stop or client == "gemini"
 
 
+@streams
+def test_the_simplest_client_hears_what_is_said_aloud(recording):
+    if not spoken(recording):
+        pytest.skip("completions of the old kind are passed on, never translated")
+    wanted, fault = read(recording)
+    told = [json.loads(f.data) for f in Decoder(1 << 24).feed(written("simple_chat", recording, [recording.body]))]
+    assert "".join(one.get("delta", "") for one in told) == aloud(wanted)
+    if fault is None and wanted.stop is not None:
+        assert told[-1]["done"] is True
+        if wanted.usage:
+            assert told[-1]["usage"]["total_tokens"] == wanted.usage.input + wanted.usage.output
+
+
 @pytest.mark.parametrize("client", GRAMMARS)
 @streams
 def test_cuts_change_nothing(recording, client):
@@ -175,3 +188,44 @@ def without_ids(value: Any) -> Any:
     if isinstance(value, list):
         return [without_ids(v) for v in value]
     return value
+
+
+# Calls whose fragments come in turns...
+
+ARGUMENTS = ({"city": 'Rom\u00e8 {"}"', "days": [1, {"2": "]"}]}, {"zone": "\\"}, {}, {"q": "x" * 50})
+
+
+def interleaved(chance: random.Random) -> bytes:
+    """Chunks that go round the calls, words between them, each call's fragments of any length."""
+    ways: list[list[dict[str, Any]]] = []
+    for index, arguments in enumerate(ARGUMENTS):
+        text = json.dumps(arguments, ensure_ascii=False)
+        places = sorted(chance.sample(range(len(text) + 1), 2))
+        first, *rest = (text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True))
+        call = {"index": index, "id": f"call_{index}", "type": "function"}
+        fragments = [{**call, "function": {"name": f"f{index}", "arguments": first}}]
+        fragments += [{"index": index, "function": {"arguments": each}} for each in rest]
+        ways.append([{"tool_calls": [fragment]} for fragment in fragments])
+    ways.append([{"content": each} for each in ("Let me ", "see", ".")])
+    chunks = []
+    while ways := [way for way in ways if way]:
+        delta = chance.choice(ways).pop(0)
+        chunks.append({"id": "1", "model": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    return b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in chunks) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("client", GRAMMARS)
+@pytest.mark.parametrize("seed", range(8))
+def test_calls_that_come_mixed_reach_every_client_whole(client, seed):
+    chance = random.Random(seed)
+    body = interleaved(chance)
+    recording = Recording("openai/mixed", body, {})
+    whole = written(client, recording, [body])
+    GRAMMARS[client](whole)
+    got = heard(client, whole)
+    assert sorted(calls(got), key=lambda call: call[0]) == [(f"f{n}", each) for n, each in enumerate(ARGUMENTS)]
+    assert aloud(got) == "Let me see."
+    for _ in range(3):
+        pieces = at(body, [chance.randrange(len(body)) for _ in range(40)])
+        assert fixed(written(client, recording, pieces)) == fixed(whole)

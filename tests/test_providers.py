@@ -52,6 +52,8 @@ def test_every_kind_that_can_be_configured_has_conventions():
         ("openai", {}, "openai_chat", "https://api.openai.com/v1/chat/completions"),
         ("openai", {}, "openai_responses", "https://api.openai.com/v1/responses"),
         ("openai", {}, "embeddings", "https://api.openai.com/v1/embeddings"),
+        ("openai", {"endpoint": "responses"}, "openai_responses", "https://api.openai.com/v1/responses"),
+        ("openai", {"endpoint": "responses"}, "embeddings", "https://api.openai.com/v1/embeddings"),
         ("openai", {"base_url": "https://h/base"}, "openai_chat", "https://h/base/v1/chat/completions"),
         ("openai", {"base_url": "https://h/base/v1"}, "openai_chat", "https://h/base/v1/chat/completions"),
         ("openai", {"base_url": "https://h/base/v1/"}, "openai_chat", "https://h/base/v1/chat/completions"),
@@ -63,6 +65,12 @@ def test_every_kind_that_can_be_configured_has_conventions():
         ("workers-ai", {**ACCOUNT, "endpoint": "native"}, "workers_ai", f"{WORKERS}/run/a/b:c"),
         ("anthropic", {}, "anthropic_messages", "https://api.anthropic.com/v1/messages"),
         ("anthropic", {}, "count_tokens", "https://api.anthropic.com/v1/messages/count_tokens"),
+        (
+            "gemini",
+            {},
+            "gemini_count",
+            "https://generativelanguage.googleapis.com/v1beta/models/a/b:c:countTokens",
+        ),
         (
             "gemini",
             {},
@@ -102,6 +110,7 @@ def test_the_key_is_shown_as_the_kind_wants_it(target, kind, more, line):
 def test_the_first_dialect_is_the_one_for_strangers(target):
     assert target("openai").dialects == ("openai_chat", "openai_responses")
     assert target("openai", base_url="https://h").dialects == ("openai_chat",)
+    assert target("openai", base_url="https://h", endpoint="responses").dialects == ("openai_responses",)
     assert target("anthropic").dialects == ("anthropic_messages",)
     assert target("gemini").dialects == ("gemini",)
     assert target("workers-ai", **ACCOUNT, endpoint="native").dialects == ("workers_ai",)
@@ -111,7 +120,7 @@ def test_only_openai_knows_developers():
     known = {"openai", "demo", "anthropic", "gemini"}  # the last two have no such roles at all
     for kind, told in KINDS.items():
         assert told.quirks.roles == ({} if kind in known else {"developer": "system"}), kind
-    assert conventions("workers-ai", native=True).quirks.roles == {"developer": "system"}
+    assert conventions("workers-ai", endpoint="native").quirks.roles == {"developer": "system"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

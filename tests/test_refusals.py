@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import GatewayError, Kind, UpstreamError, UpstreamRefused
+from proxy.errors import GatewayError, Kind, Maker, UpstreamError, UpstreamRefused
 from proxy.refusals import Refusal, read_refusal, refused
 from proxy.scrub import scrubber
 from tests.dialects.openai_chat import dumps, nothing
@@ -23,8 +23,14 @@ KEPT = {
 }
 
 
-def no(type: str | None = None, param: str | None = None, code: str | None = None, status: int = 0) -> Refusal:
-    return Refusal("no", type, param, code, status)
+def no(
+    type: str | None = None,
+    param: str | None = None,
+    code: str | None = None,
+    status: int = 0,
+    maker: Maker = Maker.OPENAI,
+) -> Refusal:
+    return Refusal("no", type, param, code, status, maker)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +40,24 @@ def no(type: str | None = None, param: str | None = None, code: str | None = Non
             {"error": {"message": "no", "type": "t", "param": "p", "code": "c"}}, no("t", "p", "c"), id="openai"
         ),
         pytest.param({"error": {"message": "no"}}, no(), id="openai-with-less"),
-        pytest.param({"type": "error", "error": {"type": "t", "message": "no"}}, no("t"), id="anthropic"),
+        pytest.param(
+            {"type": "error", "error": {"type": "t", "message": "no"}}, no("t", maker=Maker.ANTHROPIC), id="anthropic"
+        ),
         pytest.param(
             {"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}},
-            no("RESOURCE_EXHAUSTED", code="429", status=429),
+            no("RESOURCE_EXHAUSTED", code="429", status=429, maker=Maker.GOOGLE),
             id="google",
         ),
-        pytest.param([{"error": {"code": 400, "message": "no"}}], no(code="400", status=400), id="google-in-a-list"),
+        pytest.param(
+            [{"error": {"code": 400, "message": "no"}}],
+            no(code="400", status=400, maker=Maker.GOOGLE),
+            id="google-in-a-list",
+        ),
+        pytest.param(
+            {"type": "error", "sequence_number": 3, "error": {"type": "t", "code": "c", "message": "no"}},
+            no("t", code="c"),
+            id="openai-s-responses",
+        ),
         pytest.param({"error": "no"}, no(), id="a-string"),
         pytest.param({"code": "invalid-argument", "error": "no"}, no(code="invalid-argument"), id="xai"),
         pytest.param(
@@ -51,7 +68,7 @@ def no(type: str | None = None, param: str | None = None, code: str | None = Non
         pytest.param({"object": "error", "message": "no", "code": 404}, no(code="404", status=404), id="old-vllm"),
         pytest.param(
             {"success": False, "errors": [{"code": 5006, "message": "no"}], "result": {}},
-            no(code="5006"),
+            no(code="5006", maker=Maker.CLOUDFLARE),
             id="cloudflare",
         ),
         pytest.param({"errors": ["no"]}, no(), id="a-list-of-strings"),

@@ -42,6 +42,8 @@ def reframe(chunks, **options):
         pytest.param(b"data: a\n\r\ndata: b\r\n\ndata: c\r\n\r", [Frame(b"a"), Frame(b"b"), Frame(b"c")], id="mixed"),
         pytest.param(b"data: a\n\rdata: b\r\n\n", [Frame(b"a"), Frame(b"b")], id="lf-cr-is-two-line-ends"),
         pytest.param(b"data: a\n\ndata: b\n\n", [Frame(b"a"), Frame(b"b")], id="two"),
+        pytest.param(b"data: a\rb\r\n\r\n", [Frame(b"a")], id="cr-among-crlf-is-a-line-end"),
+        pytest.param(b"event: x\ndata: a\n: c\nevent: y\ndata: b\n\n", [Frame(b"a\nb", "y")], id="type-data-type-data"),
         pytest.param(b"data:a\n\n", [Frame(b"a")], id="no-space-after-the-colon"),
         pytest.param(b"data:  a\n\n", [Frame(b" a")], id="one-space-only-is-taken"),
         pytest.param(b"data: a\ndata: b\n\n", [Frame(b"a\nb")], id="lines-of-data-are-joined"),
@@ -235,6 +237,7 @@ def test_what_is_taken_out_does_not_join_two_line_ends_to_one():
         pytest.param(b"event: x\ndata: a", b"event: x\ndata: a\n\n", id="with-a-type"),
         pytest.param(b"data: a\r\n\r\ndata: b", b"data: b\r\n\r\n", id="crlf-stays-crlf"),
         pytest.param(b"data: a\r\n\r\ndata: b\r\n", b"data: b\r\n\r\n", id="crlf-after-a-line"),
+        pytest.param(b"data: {}\r\n\r\ndata: {b}", b"data: {b}\r\n\r\n", id="crlf-after-a-clean-run"),
         pytest.param(b"id: 1\ndata: a", b"data: a\n\n", id="an-id-goes"),
         pytest.param(b"data: [DONE]", b"data: [DONE]\n\n", id="end-mark"),
         pytest.param(b"data: a\n\n", b"", id="nothing-is-left"),
@@ -289,11 +292,58 @@ def test_a_run_taken_apart_is_the_same_run(path):
     assert len(parts) == reframer.frames
 
 
-def test_a_clean_run_is_taken_apart_in_the_same_way():
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(b'data: {"a":1}\n\ndata: {}\n\ndata: [DONE]\n\n', id="lf"),
+        pytest.param(b'data: {"a":1}\r\n\r\ndata: {}\r\n\r\n', id="crlf"),
+    ],
+)
+def test_a_clean_run_is_taken_apart_in_the_same_way(wire):
     reframer = Reframer()
-    run = reframer.feed(b'data: {"a":1}\n\ndata: {}\n\ndata: [DONE]\n\n')
+    run = reframer.feed(wire)
     assert reframer.clean
-    assert list(split_clean(run)) == list(split(run))
+    assert run.endswith(reframer.blank)
+    assert list(split_clean(run, reframer.blank)) == list(split(run))
     reframer = Reframer()
     reframer.feed(b'event: error\ndata: {"a":1}\n\n')
     assert not reframer.clean
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(b"data: {}\r\n\r\ndata: {}\n\n", id="another-line-end"),
+        pytest.param(b"data: {}\r\n\r\ndata: {\r}\r\n\r\n", id="a-line-end-inside"),
+        pytest.param(b"data: {}\r\n\r\n: x\r\n\r\n", id="a-comment"),
+        pytest.param(b"data: {}\r\n\r\ndata: x\r\n\r\n", id="no-json"),
+        pytest.param(b"data: {\r\n\r\ndata: {}\r\n\r\ndata: {}\r\n\n", id="the-last-line-end"),
+    ],
+)
+def test_a_run_with_anything_else_in_it_is_not_clean(wire):
+    reframer = Reframer()
+    reframer.feed(wire)
+    assert not reframer.clean
+
+
+def test_a_run_of_crlf_after_a_cr_does_not_take_a_later_lf_for_its_second_half():
+    chunks = [b"data: a\r\r", b"data: {}\r\n\r\n", b"\n", b"data: {}\r\n\r\n"]
+    assert reframe(chunks) == b"".join(chunks[:2] + chunks[3:])
+
+
+def test_a_clean_run_of_crlf_may_follow_one_that_is_not():
+    reframer = Reframer()
+    wire = [
+        b"data: {}\r\n\r",
+        b"\n",
+        b"data: {}\r\n\r\n",
+        b"data: {",
+        b"}\r\n\r\n",
+        b"data: {}\r\n\r\ndata: {}\r\n\r\n",
+    ]
+    seen = []
+    for chunk in wire:
+        assert reframer.feed(chunk) == chunk or chunk in wire[3:5]
+        seen.append(reframer.clean)
+    assert seen == [False, False, True, False, False, True]
+    assert reframer.frames == 5

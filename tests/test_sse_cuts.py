@@ -23,6 +23,7 @@ TOKENS = [
     *(b"data: ", b"data:", b"data", b"event: error", b"event:", b"id: 1", b"retry: 5", b": hello", b":", b"foo: bar"),
     *(b'data: {"a":1}\n\n', b"data: : keepalive", b"data: [DONE]", b"[DONE]", b"data: {", b"{", b"x"),
     *(b"event: x\ndata: {", b"event: x\ndata: {}\n\n", b" ", b"\x00"),
+    *(b'data: {"a":1}\r\n\r\n', b"event: x\r\ndata: {}\r\n\r\n", b"event: y\ndata: [DONE]\n\n"),
     *(b"\xef\xbb\xbf", b"\xef", b"\xbb", "\u2028\u0085🌍".encode(), b"\xff"),
 ]
 wires = st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join)
@@ -82,6 +83,7 @@ def test_decoder_reads_as_the_specification_says(wire, where):
 @thorough
 @given(wire=wires, where=places)
 @example(wire=b"data: a\n\n\ndata: b\n\n", where=[9])
+@example(wire=b"\n\xef\xbb\xbfevent: x\ndata: {}\n\n", where=[])
 @example(wire=b"data: a\rid: 1\n\n", where=[])
 @example(wire=b"event: a\ndata: {1}\ndata: {2}\n\nevent: b\n\n", where=[])
 @example(wire=b"data: a\r\r\n: b\r\n\r\ndata: c\n\r", where=[])
@@ -98,6 +100,41 @@ def test_what_goes_on_does_not_depend_on_cuts(wire, where):
     whole = ended([wire])
     for chunks in (drip(wire), at(wire, where)):
         assert ended(chunks) == whole
+
+
+#: Long runs are what the shortcuts take; one frame in them may be unlike the others.
+ALIKE = [b'data: {"a":1}', b"event: x\ndata: {}", b"event: y\ndata: b\xff"]
+UNLIKE = [
+    b"",
+    b": c",
+    b"data: a\ndata: b",
+    b"data:a",
+    b"data: \r",
+    b"event: x",
+    b"data: [DONE]",
+    b"id: 1\ndata: {}",
+    b"x",
+]
+
+
+@thorough
+@given(
+    st.sampled_from(ALIKE),
+    st.integers(0, 6),
+    st.sampled_from(UNLIKE + ALIKE),
+    st.integers(0, 6),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    places,
+)
+def test_runs_are_read_as_the_specification_says(frame, before, unlike, after, end, where):
+    run = b"".join(each + b"\n\n" for each in [*[frame] * before, unlike, *[frame] * after]).replace(b"\n", end)
+    for wire in (run, run[:-1], b"\n" + run, run + b"data: {"):
+        whole = ended([wire])
+        for chunks in ([wire], drip(wire), at(wire, where)):
+            assert decode(chunks) == frames_of(interpret(wire))
+            assert ended(chunks) == whole
+            check_that_nothing_waits(wire, chunks)
+    assert ended([run, b"data: {"]) == ended([run + b"data: {"])
 
 
 @thorough

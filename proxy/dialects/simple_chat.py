@@ -30,6 +30,8 @@ from proxy.sse import comment, encode
 
 T = TypeVar("T")
 
+_ALOUD = frozenset((Block.TEXT, Block.REFUSAL))
+
 ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
@@ -63,13 +65,13 @@ class SimpleWriter:
 
     def write(self, event: Event) -> bytes:
         """Render one event; b"" where this dialect has no word for it."""
+        if isinstance(event, BlockDelta):
+            return b'data: {"delta":%b}\n\n' % orjson.dumps(event.text) if event.block in _ALOUD else b""
         match event:
-            case BlockDelta(block=Block.TEXT | Block.REFUSAL):
-                return encode(orjson.dumps({"delta": event.text}))
             case MessageEnded():
                 usage = usage_words(event.usage) if event.usage else None
                 return encode(orjson.dumps({"done": True, "model": self._model, "usage": usage}))
-            case MessageStarted() | BlockOpened() | BlockDelta() | BlockSigned() | Cited() | BlockClosed():
+            case MessageStarted() | BlockOpened() | BlockSigned() | Cited() | BlockClosed():
                 return b""
             case _:
                 assert_never(event)

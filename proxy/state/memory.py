@@ -8,8 +8,9 @@ it has forgotten is simply not sent.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from proxy.events import Block, BlockClosed, BlockDelta, BlockOpened, BlockSigned
 from proxy.requests import Request, Role, Thinking, ToolCall, Turn
@@ -81,21 +82,32 @@ class Memory:
             yield event
 
     def _restored(self, turn: Turn, dialect: str) -> Turn:
-        if turn.role is not Role.ASSISTANT:
+        """The first thoughts lead the turn; later ones stand before the call that they led to."""
+        calls = {part.id for part in turn.parts if isinstance(part, ToolCall)} if turn.role is Role.ASSISTANT else ()
+        known = {id: kept for id in calls if (kept := self._kept.get(id)) and kept.dialect == dialect}
+        if not known:
             return turn
+        sealed = any(_sealed(thought) for kept in known.values() for thought in kept.thoughts)
+        told = any(isinstance(part, Thinking) and (_sealed(part) or not sealed) for part in turn.parts)
         parts: list[Part] = []
-        told = any(isinstance(part, Thinking) for part in turn.parts)
+        back: tuple[Thinking, ...] = ()
         for part in turn.parts:
-            if isinstance(part, ToolCall) and (kept := self._kept.get(part.id)) and kept.dialect == dialect:
-                if not told:
-                    told = True
-                    parts[:0] = kept.thoughts
+            if isinstance(part, Thinking) and sealed and not told:
+                continue  # the words without their seal, which are of no use
+            if isinstance(part, ToolCall) and (kept := known.get(part.id)):
+                if kept.thoughts and not told:
+                    same = kept.thoughts[: len(back)] == back  # another answer's, where the client joined two
+                    at = len(parts) if back else 0
+                    parts[at:at] = kept.thoughts[len(back) :] if same else kept.thoughts
+                    back = kept.thoughts
                 if kept.signature and not part.signature:
                     part = replace(part, signature=kept.signature)
             parts.append(part)
-        return (
-            turn if len(parts) == len(turn.parts) and tuple(parts) == turn.parts else replace(turn, parts=tuple(parts))
-        )
+        return turn if tuple(parts) == turn.parts else replace(turn, parts=tuple(parts))
+
+
+def _sealed(thought: Thinking) -> bool:
+    return bool(thought.signature or thought.redacted)
 
 
 class Listener:

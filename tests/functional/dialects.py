@@ -24,6 +24,8 @@ COST = (5, 7)
 ARGUMENTS = {"city": "Ulm"}
 #: What a tool is called with, in two pieces.
 PIECES = ('{"city":', ' "Ulm"}')
+#: A thought as OpenAI tells it.
+ENCRYPTED = "gAAAAABthought=="
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
@@ -149,6 +151,11 @@ class WorkersAI(Provider):
         return {"result": None, "success": False, "errors": [{"code": 5006, "message": message}], "messages": []}
 
 
+def apart(frames: bytes) -> list[bytes]:
+    """The frames of a stream, one by one."""
+    return [frame + b"\n\n" for frame in frames.split(b"\n\n")[:-1]]
+
+
 class Responses(Provider):
     counts: ClassVar[dict[str, int]] = {
         "input_tokens": COST[0],
@@ -165,16 +172,25 @@ class Responses(Provider):
             openai.done(0, **item),
             self._ended(item),
         ]
-        raw = openai.sse(*frames)
-        return [frame + b"\n\n" for frame in raw.split(b"\n\n")[:-1]]
+        return apart(openai.sse(*frames))
 
     def calls(self, name: str = "weather") -> list[bytes]:
-        item = openai.call("call_1", name, json.dumps(ARGUMENTS))
-        raw = openai.sse(openai.created(), openai.added(0, **item), openai.done(0, **item), self._ended(item))
-        return [frame + b"\n\n" for frame in raw.split(b"\n\n")[:-1]]
+        """As a model does that thinks: thoughts that nobody can read lead to the call."""
+        thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": ENCRYPTED}
+        item = openai.call("call_1", name, json.dumps(ARGUMENTS), status="completed")
+        frames = [
+            openai.created(),
+            openai.added(0, **{**thought, "encrypted_content": "not yet"}),
+            openai.done(0, **thought),
+            openai.added(1, **{**item, "arguments": "", "status": "in_progress"}),
+            *(openai.delta(piece, 1, kind="function_call_arguments") for piece in PIECES),
+            openai.done(1, **item),
+            self._ended(thought, item),
+        ]
+        return apart(openai.sse(*frames))
 
-    def _ended(self, item: dict[str, Any]) -> dict[str, Any]:
-        return openai.ended(output=[item], object="response", usage=self.counts)
+    def _ended(self, *items: dict[str, Any]) -> dict[str, Any]:
+        return openai.ended(output=list(items), object="response", usage=self.counts)
 
     def said(self, text: str) -> dict[str, Any]:
         answer: dict[str, Any] = self._ended(openai.message(text))["response"]
@@ -190,3 +206,5 @@ GEMINI = Gemini(
 )
 WORKERS_AI = WorkersAI({"kind": "workers-ai", "endpoint": "native"}, ("/run/m",) * 2)
 RESPONSES = Responses({"kind": "openai", "responses": True}, ("/v1/responses",) * 2)
+#: One that has no chat completions, or is not to be asked for them.
+RESPONSES_ONLY = Responses({"kind": "openai", "endpoint": "responses"}, ("/v1/responses",) * 2)

@@ -15,7 +15,7 @@ from tests.dialects.openai_chat import grammar as chat_grammar
 from tests.dialects.openai_responses import grammar as responses_grammar
 
 from . import UPSTREAM_KEY
-from .dialects import CHAT, COST, GEMINI, MESSAGES, RESPONSES, Provider
+from .dialects import CHAT, COST, GEMINI, MESSAGES, RESPONSES, RESPONSES_ONLY, Provider
 from .speakers import counted, open_streams, settled
 from .upstream import Call, Gate, gated_stream, held, hung_up, silent, stream, whole
 
@@ -32,7 +32,13 @@ COMMENT = b": keep-alive\n\n"
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 TURNS = [{"role": "user", "content": "Hi"}]
 CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
-PROVIDERS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES, "gemini": GEMINI}
+PROVIDERS = {
+    "chat": CHAT,
+    "messages": MESSAGES,
+    "responses": RESPONSES,
+    "endpoint": RESPONSES_ONLY,
+    "gemini": GEMINI,
+}
 FAULTS = ("invalid", "unknown", "limited", "broken", "late")
 OPENAI_S = (
     "invalid_request_error",
@@ -152,12 +158,16 @@ CLIENTS = {
 CROSSED = [
     ("chat", "messages"),
     ("chat", "gemini"),
+    ("chat", "endpoint"),
     ("simple", "messages"),
+    ("simple", "endpoint"),
     ("messages", "chat"),
     ("messages", "gemini"),
+    ("messages", "endpoint"),
     ("responses", "chat"),
     ("responses", "messages"),
     ("gemini", "chat"),
+    ("gemini", "endpoint"),
     ("gemini_array", "chat"),
     ("gemini_array", "gemini"),
 ]
@@ -194,10 +204,9 @@ def well_formed(client: Client, provider: Provider, stream: bytes) -> None:
         client.check(stream)
 
 
-def refused(client: Client, body: Any, fault: str, *, provider: Provider | None = None) -> str:
-    """The message of an error in the client's words, or in the provider's, where those are passed on."""
-    words = GOOGLE_S if provider is GEMINI and client.words is OPENAI_S else client.words
-    assert client.kind(body) == words[FAULTS.index(fault)]
+def refused(client: Client, body: Any, fault: str) -> str:
+    """The message of an error, which is in the client's words whoever the provider is."""
+    assert client.kind(body) == client.words[FAULTS.index(fault)]
     return client.message(body)
 
 
@@ -274,7 +283,7 @@ async def test_a_refusal_keeps_its_status_and_words(upstream, gateway, client, p
     gw = await gateway(**provider.table)
     answer = await client.ask(gw, streamed=streamed)
     assert (answer.status, answer.header("Content-Type")) == (400, "application/json")
-    assert refused(client, await answer.json(), "invalid", provider=provider) == "too hot"
+    assert refused(client, await answer.json(), "invalid") == "too hot"
     assert await settled(gw, outcome="refused", status="400") == 1
 
 
@@ -286,7 +295,7 @@ async def test_a_limit_of_the_provider_says_when_to_come_again(upstream, gateway
     upstream.script = whole(provider.refuses("slower", 429, word), 429, headers)
     answer = await client.ask(await gateway(**provider.table), streamed=streamed)
     assert (answer.status, answer.header("Retry-After")) == (429, "17")
-    assert refused(client, await answer.json(), "limited", provider=provider) == "slower"
+    assert refused(client, await answer.json(), "limited") == "slower"
 
 
 @everywhere
@@ -393,6 +402,56 @@ async def test_a_stall_is_told_by_its_clock(upstream, gateway, client, provider)
     assert client.end not in body
     well_formed(client, provider, body)
     await (await upstream.arrived()).gone()
+
+
+#: How Google tells an error when the answer has begun: JSON as it stands, in an event stream.
+BARE = (
+    b'{\r\n  "error": {\r\n    "code": 499,\r\n    "message": "was cancelled",\r\n    "status": "CANCELLED"\r\n  }\r\n}'
+)
+OF_GEMINI = pairs(*((client, "gemini") for client in CLIENTS))
+
+
+@OF_GEMINI
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n\r\n"], ids=["no-line-end", "a-line-end", "a-blank-line"])
+@pytest.mark.parametrize("drip", [False, True], ids=["at-once", "byte-by-byte"])
+async def test_an_error_that_is_no_event_is_told_in_the_stream(upstream, gateway, client, provider, end, drip):
+    frames, bare = provider.says("one", "two"), BARE + end
+    pieces = [bare[at : at + 1] for at in range(len(bare))] if drip else [bare]
+    upstream.script = stream([*frames[: upto(frames, b"one")], *pieces])
+    gw = await gateway(**provider.table)
+    answer = await client.ask(gw)
+    assert answer.status == 200
+    heard = await answer.body()
+    assert b"one" in heard
+    assert client.fault in heard
+    assert b"was cancelled" in heard
+    assert client.end not in heard
+    well_formed(client, provider, heard)
+    assert await settled(gw, outcome="failed", status="200") == 1
+
+
+@OF_GEMINI
+@pytest.mark.parametrize("listed", [False, True], ids=["an-object", "an-array"])
+async def test_json_instead_of_a_stream_is_an_error_with_a_status(upstream, gateway, client, provider, listed):
+    slow = BARE.replace(b"499", b"429")
+    upstream.script = stream([b"[%b]\r\n" % slow if listed else slow])
+    gw = await gateway(**provider.table)
+    answer = await client.ask(gw)
+    assert answer.status == 429
+    assert refused(client, await answer.json(), "limited") == "was cancelled"
+    assert await settled(gw, outcome="refused", status="429") == 1
+
+
+@OF_GEMINI
+async def test_an_error_at_the_end_of_an_array_is_told(upstream, gateway, client, provider):
+    """Asked for events, it answers with the array that others get: an answer that breaks off."""
+    one = json.dumps(provider.said("one")).replace('"STOP"', "null").encode()
+    upstream.script = whole(b"[%b\n,\r\n%b\n]" % (one, BARE))
+    gw = await gateway(**provider.table)
+    answer = await client.ask(gw)
+    assert answer.status == 502
+    assert "was cancelled" in refused(client, await answer.json(), "broken")
+    assert await settled(gw, outcome="failed", status="502") == 1
 
 
 # Leaving...

@@ -9,8 +9,8 @@ import pytest
 
 from tests.dialects.gemini.grammar import check, check_array
 
-from . import KEY
-from .dialects import ARGUMENTS, CHAT, GEMINI, MESSAGES, Provider
+from . import KEY, UPSTREAM_KEY
+from .dialects import ARGUMENTS, CHAT, ENCRYPTED, GEMINI, MESSAGES, RESPONSES_ONLY, Provider
 from .upstream import Gate, broken, gated_stream, in_turn, stream, whole
 
 if TYPE_CHECKING:
@@ -29,8 +29,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientS
 HI = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 LISTED = [{"id": "m", "label": "Em", "context": 4096}, {"id": "@cf/x/y", "provider": "up", "aliases": ["alias"]}]
 
-crossed = pytest.mark.parametrize("provider", [pytest.param(CHAT, id="chat"), pytest.param(MESSAGES, id="anthropic")])
+crossed = pytest.mark.parametrize(
+    "provider",
+    [
+        pytest.param(CHAT, id="chat"),
+        pytest.param(MESSAGES, id="anthropic"),
+        pytest.param(RESPONSES_ONLY, id="responses"),
+    ],
+)
 providers = pytest.mark.parametrize("provider", [pytest.param(CHAT, id="chat"), pytest.param(GEMINI, id="gemini")])
+counters = pytest.mark.parametrize("provider", [pytest.param(GEMINI, id="gemini")])
 versions = pytest.mark.parametrize("version", ["v1beta", "v1"])
 
 
@@ -53,7 +61,11 @@ async def ask(gw: Gateway, action: str, body: Any = HI, *, version: str = "v1bet
 
 
 def texts(chunks: list[Any]) -> str:
-    return "".join(part.get("text", "") for one in chunks for part in one["candidates"][0]["content"]["parts"])
+    return texts_of([one["candidates"][0]["content"] for one in chunks])
+
+
+def texts_of(contents: list[Any]) -> str:
+    return "".join(part.get("text", "") for content in contents for part in content["parts"])
 
 
 # The SDK...
@@ -101,21 +113,33 @@ async def test_a_call_and_its_result(upstream, client, provider):
     assert answer.text == "Rain."
     first, second = upstream.calls
     assert '"object"' in json.dumps(first.asked["tools"])  # and not Google's OBJECT
-    messages = second.asked["messages"]
+    messages = second.asked["input" if provider is RESPONSES_ONLY else "messages"]
     assert "it rains" in json.dumps(messages[-1])
     if provider is CHAT:
         assert json.loads(messages[-2]["tool_calls"][0]["function"]["arguments"]) == ARGUMENTS
         assert messages[-2]["tool_calls"][0]["id"] == messages[-1]["tool_call_id"]
+    elif provider is RESPONSES_ONLY:
+        assert messages[-3]["encrypted_content"] == ENCRYPTED  # nothing showed it to the client
+        assert messages[-2]["call_id"] == messages[-1]["call_id"] == "call_1"
     else:
         assert messages[-2]["content"][-1]["id"] == messages[-1]["content"][0]["tool_use_id"]
 
 
-@providers
+@crossed
 async def test_tokens_are_counted_here(upstream, client, provider):
     few = (await client.models.count_tokens(model="m", contents="Hi")).total_tokens
     many = (await client.models.count_tokens(model="m", contents="Hi " * 500)).total_tokens
     assert 0 < few < many
     assert upstream.calls == []
+
+
+@counters
+async def test_tokens_are_counted_by_a_provider_that_counts(upstream, client, provider):
+    upstream.script = whole({"totalTokens": 23, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 23}]})
+    assert (await client.models.count_tokens(model="m", contents="Hi")).total_tokens == 23
+    call = await upstream.arrived()
+    assert (call.target, call.header("x-goog-api-key")) == ("/v1beta/models/m:countTokens", UPSTREAM_KEY)
+    assert texts_of(call.asked["contents"]) == "Hi"
 
 
 @providers
@@ -225,7 +249,7 @@ async def test_what_only_google_knows_passes(upstream, gw, provider):
     assert (await upstream.arrived()).asked == body
 
 
-@providers
+@crossed
 @versions
 async def test_a_count_on_the_wire(upstream, gw, provider, version):
     answer = await ask(gw, "countTokens", version=version)
@@ -233,6 +257,61 @@ async def test_a_count_on_the_wire(upstream, gw, provider, version):
     for model, status in (("gpt-5", 404), ("m", 400)):
         refused = await ask(gw, "countTokens", {"contents": 5}, model=model, version=version)
         assert (refused.status, (await refused.json())["error"]["code"]) == (status, status)
+
+
+@counters
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param(HI, HI, id="contents"),
+        pytest.param({**HI, "new": {"a": 1.0}}, {**HI, "new": {"a": 1.0}}, id="what-nobody-knows-yet"),
+        pytest.param(
+            {"generateContentRequest": {"model": "models/alias", **HI, "tools": [{"x": {}}]}},
+            {"generateContentRequest": {"model": "models/gemini-x", **HI, "tools": [{"x": {}}]}},
+            id="a-whole-request-under-the-provider-s-name",
+        ),
+        pytest.param(
+            {"generateContentRequest": HI},
+            {"generateContentRequest": {"model": "models/gemini-x", **HI}},
+            id="a-whole-request-without-a-name",
+        ),
+        pytest.param({"generateContentRequest": 5}, {"generateContentRequest": 5}, id="nonsense-is-google-s-to-judge"),
+    ],
+)
+async def test_a_count_passes_as_it_is(upstream, gateway, provider, body, told):
+    answer = {"totalTokens": 23, "cachedContentTokenCount": 1}
+    upstream.script = whole(answer)
+    gw = await gateway(**provider.table, models=[{"id": "m", "upstream": "gemini-x", "aliases": ["alias"]}])
+    got = await ask(gw, "countTokens", body, model="alias")
+    assert (got.status, await got.json()) == (200, answer)
+    call = await upstream.arrived()
+    assert (call.target, call.asked) == ("/v1beta/models/gemini-x:countTokens", told)
+
+
+@counters
+async def test_a_count_that_is_none_is_the_provider_s_fault(upstream, gw, provider):
+    for answer in ({"totalTokens": "23"}, {}, []):
+        upstream.script = whole(answer)
+        refused = await ask(gw, "countTokens")
+        assert (refused.status, (await refused.json())["error"]["status"]) == (502, "INTERNAL")
+
+
+@counters
+async def test_a_refused_count_keeps_its_words_and_its_pause(upstream, gw, provider):
+    refusal = provider.refuses("quota", 429, "RESOURCE_EXHAUSTED")
+    refusal["error"]["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"}]
+    upstream.script = whole(refusal, 429)
+    refused = await ask(gw, "countTokens")
+    assert (refused.status, refused.header("Retry-After")) == (429, "17")
+    assert (await refused.json())["error"]["message"] == "quota"
+
+
+@counters
+async def test_a_count_needs_a_model_that_the_key_may_use(upstream, gateway, provider):
+    gw = await gateway(**provider.table, keys=[{"name": "laptop", "models": ["other"]}])
+    for model, status in (("gpt-5", 404), ("m", 403)):
+        assert (await ask(gw, "countTokens", model=model)).status == status
+    assert upstream.calls == []
 
 
 # Models...
@@ -275,3 +354,22 @@ async def test_only_what_the_key_may_use_is_listed(gateway):
 async def test_the_sdk_lists_them(client, provider):
     assert [one.name async for one in await client.models.list()] == ["models/m"]
     assert (await client.models.get(model="m")).name == "models/m"
+
+
+async def test_that_there_is_no_such_model_is_told_in_the_form_of_its_path(gateway):
+    """Below `/v1` it is OpenAI's, whoever asks; Google's SDK reads both."""
+    gw = await gateway()
+    headers = {"x-goog-api-key": KEY}
+    answer = await gw.request("GET", "/v1beta/models/nobody", key=None, headers=headers)
+    error = (await answer.json())["error"]
+    assert (answer.status, error["code"], error["status"]) == (404, 404, "NOT_FOUND")
+    answer = await gw.request("GET", "/v1/models/nobody", key=None, headers=headers)
+    error = (await answer.json())["error"]
+    assert (answer.status, error["code"], error["type"]) == (404, "model_not_found", "invalid_request_error")
+    for version in ("v1beta", "v1"):
+        options = types.HttpOptions(base_url=gw.url, api_version=version)
+        sdk = genai.Client(api_key=KEY, http_options=options).aio
+        with pytest.raises(errors.ClientError, match="nobody") as caught:
+            await sdk.models.get(model="nobody")
+        await sdk.aclose()
+        assert caught.value.code == 404

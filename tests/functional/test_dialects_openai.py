@@ -12,8 +12,9 @@ from tests.dialects.workers_ai import native
 from tests.dialects.workers_ai import sse as native_sse
 
 from . import KEY
-from .dialects import ARGUMENTS, GEMINI, MESSAGES, WEATHER, WORKERS_AI, Provider
-from .upstream import DONE, in_turn, stream, usage, whole
+from .dialects import ARGUMENTS, ENCRYPTED, GEMINI, MESSAGES, RESPONSES_ONLY, WEATHER, WORKERS_AI, Provider
+from .speakers import counted
+from .upstream import DONE, chunk, in_turn, sse, stream, usage, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,7 @@ providers = pytest.mark.parametrize(
         pytest.param(MESSAGES, id="anthropic"),
         pytest.param(GEMINI, id="gemini"),
         pytest.param(WORKERS_AI, id="workers-ai"),
+        pytest.param(RESPONSES_ONLY, id="responses"),
     ],
 )
 
@@ -136,6 +138,15 @@ def told_result(provider: Provider, asked: Any) -> tuple[str, Any, str]:
         result = asked["contents"][-1]["parts"][0]["functionResponse"]
         assert result["name"] == call["name"]
         return call["name"], call["args"], *result["response"].values()
+    if provider is RESPONSES_ONLY:
+        thought, call, result = asked["input"][-3:]  # what the client has dropped is there again
+        assert (thought["type"], thought["encrypted_content"]) == ("reasoning", ENCRYPTED)
+        assert (call["type"], result["type"], call["call_id"]) == (
+            "function_call",
+            "function_call_output",
+            result["call_id"],
+        )
+        return call["name"], json.loads(call["arguments"]), result["output"]
     turn, result = asked["messages"][-2:]
     (call,) = turn["tool_calls"]
     assert (turn["role"], result["role"], call["id"]) == ("assistant", "tool", result["tool_call_id"])
@@ -165,7 +176,8 @@ async def test_a_failure_is_the_provider_s(upstream, client, provider):
 
 @providers
 async def test_a_fault_inside_a_stream_is_raised_after_what_came(upstream, client, provider):
-    said = provider.says("Hel", "lo")[: 4 if provider is MESSAGES else 1]
+    frames = provider.says("Hel", "lo")
+    said = frames[: 1 + next(at for at, frame in enumerate(frames) if b"Hel" in frame)]
     fault = provider.refuses("out of order", 500, "api_error")
     event = b"event: error\n" if provider is MESSAGES else b""
     upstream.script = stream([*said, b"%bdata: %b\n\n" % (event, json.dumps(fault).encode())])
@@ -250,3 +262,49 @@ async def test_an_answer_as_long_as_was_allowed_was_cut(upstream, client, provid
     answer = await client.chat.completions.create(model="m", messages=HI, **fields)
     assert answer.choices[0].finish_reason == finish
     assert [call.asked["max_tokens"] for call in upstream.calls] == [limit, limit]
+
+
+# What is lost...
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "lost"),
+    [
+        pytest.param({"id": "m", "upstream": "claude-opus-4-7"}, "m", 1, id="a-model-without-temperature"),
+        pytest.param({"id": "m", "upstream": "claude-3-5-haiku"}, "m", 0, id="a-model-with-it"),
+        pytest.param({"id": "up/*", "provider": "up"}, "up/claude-opus-4-7", 1, id="behind-a-wildcard"),
+    ],
+)
+async def test_what_a_model_cannot_be_told_is_counted(upstream, gateway, model, asked, lost):
+    upstream.script = whole(MESSAGES.said("Hello!"))
+    gw = await gateway(**MESSAGES.table, models=[model])
+    answer = await gw.chat(model=asked, messages=HI, temperature=0.5)
+    assert answer.status == 200
+    assert ("temperature" in (await upstream.arrived()).asked) == (not lost)
+    assert counted(gw, "ai_proxy_dropped_fields_total", provider="up") == lost
+
+
+async def test_openrouter_gets_its_thoughts_back_from_a_client_of_anthropic_s(upstream, gateway):
+    """Through a stream, though the client returns nothing but the call."""
+    thought = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+    call = {"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    deltas = [
+        {"reasoning": "Hm.", "reasoning_details": [{**thought, "text": "Hm."}]},
+        {"reasoning_details": [{**thought, "signature": "S1"}]},
+        {"tool_calls": [call]},
+    ]
+    frames = [*(sse(chunk(delta=delta)) for delta in deltas), sse(chunk(finish="tool_calls")), DONE]
+    upstream.script = in_turn(stream(frames), stream([sse(chunk("done", finish="stop")), DONE]))
+    gw = await gateway()
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "gone", "is_error": True}
+    later = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    for more in ([], later):
+        body = {"model": "m", "max_tokens": 9, "stream": True, "messages": [*HI, *more]}
+        tools = [{"name": "weather", "input_schema": {"type": "object"}}]
+        answer = await gw.request("POST", "/v1/messages", json={**body, "tools": tools})
+        told = await answer.body()
+        assert (b'"thinking":"Hm."' in told) is (not more)
+    asked = (upstream.calls[1].asked or {})["messages"]
+    assert asked[1]["reasoning_details"] == [{**thought, "text": "Hm.", "signature": "S1"}]
+    assert asked[2]["content"] == "Error: gone"

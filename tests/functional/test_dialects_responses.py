@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from . import KEY
-from .dialects import ARGUMENTS, CHAT, MESSAGES, RESPONSES, WEATHER, Provider
+from .dialects import ARGUMENTS, CHAT, MESSAGES, RESPONSES, RESPONSES_ONLY, WEATHER, Provider
 from .upstream import Gate, broken, gated_stream, in_turn, sse, stream, whole
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ TOOLS: Any = [{"type": "function", "name": "weather", "description": "Tell it.",
 
 CROSSED = [pytest.param(CHAT, id="chat"), pytest.param(MESSAGES, id="anthropic")]
 crossed = pytest.mark.parametrize("provider", CROSSED)
-providers = pytest.mark.parametrize("provider", [*CROSSED, pytest.param(RESPONSES, id="responses")])
-passed = pytest.mark.parametrize("provider", [pytest.param(RESPONSES, id="responses")])
+PASSED = [pytest.param(RESPONSES, id="responses"), pytest.param(RESPONSES_ONLY, id="nothing-but-responses")]
+providers = pytest.mark.parametrize("provider", [*CROSSED, *PASSED])
+passed = pytest.mark.parametrize("provider", PASSED)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def test_a_whole_response(upstream: Upstream, client, provider):
     response = await create(client, instructions="Be brief.", temperature=0.5)
     assert (response.status, response.output_text, response.object) == ("completed", "Hello!", "response")
     assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (5, 7, 12)
-    if provider is not RESPONSES:
+    if provider in (CHAT, MESSAGES):
         assert (response.model, response.instructions, response.temperature) == ("m", "Be brief.", 0.5)
     asked = json.dumps((await upstream.arrived()).asked)
     assert "Be brief." in asked

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from proxy.events import Usage
 from proxy.providers import conventions
@@ -231,7 +231,7 @@ async def test_37_one_name_is_told_and_names_may_hold_anything(gateway, upstream
 @pytest.mark.parametrize(
     ("provider", "settings", "says"),
     [
-        ("workers_ai", {"kind": "workers-ai", "native": True}, {"max_tokens": 2048}),
+        ("workers_ai", {"kind": "workers-ai", "endpoint": "native"}, {"max_tokens": 2048}),
         ("anthropic_messages", {"kind": "anthropic"}, {"max_tokens": 8192}),
         ("openai_chat", {"kind": "ollama"}, {"stream": True}),
     ],

@@ -60,7 +60,7 @@ def write(request: Request, *, model: str, quirks: Quirks = _STANDARD) -> bytes:
     return dump(out, "body")
 
 
-def unsaid(request: Request, model: str = "", quirks: Quirks = _STANDARD) -> tuple[str, ...]:
+def unsaid(request: Request, model: str, quirks: Quirks) -> tuple[str, ...]:
     """List the settings of a request that this dialect, or this model, drops."""
     told = plan(request, model, quirks.default_max_tokens)
     sent = _sampling(request, told)

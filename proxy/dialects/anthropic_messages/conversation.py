@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from proxy.dialects.anthropic_messages import NAME
 from proxy.dialects.anthropic_messages.words import arguments
 from proxy.errors import InvalidRequest
-from proxy.requests import Audio, Document, Image, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from proxy.requests import Audio, Document, Image, Refusal, Role, Text, Thinking, ToolCall, ToolResult, marked
 
 if TYPE_CHECKING:
     from proxy.requests import Cache, Part, Request
@@ -96,6 +96,8 @@ def _part(part: Part, ids: _Ids) -> Iterator[Block]:
         case Document():
             yield _marked(_document(part), part.cache)
         case Thinking():
+            if marked(part.signature or part.redacted):
+                return  # another provider's, which this one would refuse
             if part.redacted:
                 yield {"type": "redacted_thinking", "data": part.redacted}
             elif part.signature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.errors import GatewayError, Kind, UpstreamRefused
+from proxy.errors import GatewayError, Kind, Maker, UpstreamError, UpstreamRefused
 from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import encode
 
@@ -21,7 +21,7 @@ TYPE: dict[Kind, str] = {
     Kind.TIMEOUT: "timeout_error",
 }
 
-#: What clients know beside these; a provider of another dialect has words that they don't.
+#: What clients know; others that speak this dialect have words that they don't.
 _KNOWN = frozenset({*TYPE.values(), "billing_error", "conflict_error"})
 
 #: Inside a stream the provider's word is all there is; these are the statuses that go with it.
@@ -40,19 +40,26 @@ STATUS: dict[str, int] = {
 
 def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a whole error answer."""
-    word = error.type if isinstance(error, UpstreamRefused) and error.type in _KNOWN else None
-    return orjson.dumps(
-        {
-            "type": "error",
-            "error": {"type": word or TYPE[error.kind], "message": error.message},
-            "request_id": request_id or None,
-        }
-    )
+    return _body(error, request_id, _own(error) if isinstance(error, UpstreamRefused) else None)
 
 
 def frame(error: GatewayError, request_id: str = "") -> bytes:
-    """Render the frame that tells a fault inside a stream; clients raise on its event name."""
-    return encode(body(error, request_id), "error")
+    """Render the frame that tells a fault inside a stream; clients raise on its event name.
+
+    No status stands beside the word here: that a provider is overloaded is told in its own.
+    """
+    return encode(_body(error, request_id, _own(error)), "error")
+
+
+def _own(error: GatewayError) -> str | None:
+    """The word of a provider that speaks this dialect."""
+    theirs = error.type if isinstance(error, UpstreamError) and error.maker is Maker.ANTHROPIC else None
+    return theirs if theirs in _KNOWN else None
+
+
+def _body(error: GatewayError, request_id: str, word: str | None) -> bytes:
+    said = {"type": word or TYPE[error.kind], "message": error.message}
+    return orjson.dumps({"type": "error", "error": said, "request_id": request_id or None})
 
 
 def theirs(body: object, scrub: Scrub) -> GatewayError:

@@ -6,8 +6,9 @@ code runs) are blocks as well; they are passed over, so the numbers here are our
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import orjson
 
 from proxy.dialects.anthropic_messages.errors import theirs
@@ -27,7 +28,7 @@ from proxy.events import (
 from proxy.sse import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from proxy.events import Event, Usage
     from proxy.refusals import Scrub
@@ -39,6 +40,35 @@ DELTA: dict[str, tuple[str, Block]] = {
     "thinking_delta": ("thinking", Block.THINKING),
     "input_json_delta": ("partial_json", Block.TOOL_CALL),
 }
+
+
+# What nearly every frame is, exactly so and with nothing else in it.  Decoded into types it costs half of what
+# a dictionary does, and nothing needs to be looked up and checked; what differs is read the general way.
+
+
+class _Said(msgspec.Struct, gc=False, forbid_unknown_fields=True, tag_field="type", tag="text_delta"):
+    block: ClassVar[Block] = Block.TEXT
+    text: str
+
+
+class _Thought(msgspec.Struct, gc=False, forbid_unknown_fields=True, tag_field="type", tag="thinking_delta"):
+    block: ClassVar[Block] = Block.THINKING
+    text: str = msgspec.field(name="thinking")
+
+
+class _Called(msgspec.Struct, gc=False, forbid_unknown_fields=True, tag_field="type", tag="input_json_delta"):
+    block: ClassVar[Block] = Block.TOOL_CALL
+    text: str = msgspec.field(name="partial_json")
+
+
+class _Delta(msgspec.Struct, gc=False, forbid_unknown_fields=True, tag_field="type", tag="content_block_delta"):
+    index: int
+    delta: _Said | _Thought | _Called
+
+
+_delta = msgspec.json.Decoder(_Delta).decode
+#: How such frames are named, if they are.
+_DELTA_NAMES = ("content_block_delta", "")
 
 
 class Reader:
@@ -72,8 +102,20 @@ class Reader:
         """What the provider has told so far."""
         return usage_of(self._counts) if self._counts else None
 
-    def read(self, frame: Frame) -> Iterator[Event]:
+    def read(self, frame: Frame) -> Iterable[Event]:
         """Read one frame."""
+        if frame.event in _DELTA_NAMES and self._open is not None:
+            try:
+                told = _delta(frame.data)
+            except (ValueError, RecursionError):
+                return self._read(frame)
+            delta = told.delta
+            if delta.block is self._open and told.index == self._place and delta.text:
+                self._spoken = True
+                return (BlockDelta(self._index, delta.block, delta.text),)
+        return self._read(frame)
+
+    def _read(self, frame: Frame) -> Iterator[Event]:
         if self.done:
             return
         try:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from proxy.requests import Choice, Role, Thinking
+from proxy.requests import Choice, Role, Thinking, marked
 
 if TYPE_CHECKING:
     from proxy.requests import Request, Turn
@@ -109,4 +109,5 @@ def _unsigned(turns: tuple[Turn, ...]) -> bool:
         if turn.role is Role.ASSISTANT:
             first = turn
     lead = first.parts[0] if first and first.parts else None
-    return not (isinstance(lead, Thinking) and (lead.signature or lead.redacted))
+    seal = lead.signature or lead.redacted if isinstance(lead, Thinking) else ""
+    return not seal or marked(seal)

@@ -80,4 +80,4 @@ def arguments(text: str) -> dict[str, object]:
 
 def _count(source: object, name: str) -> int:
     value = source.get(name) if isinstance(source, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0  # true is no number here

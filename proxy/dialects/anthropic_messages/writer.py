@@ -68,13 +68,14 @@ class Writer:
 
     def write(self, event: Event) -> bytes:
         """Render one event as whole frames; b"" where this dialect has no word for it."""
+        if isinstance(event, BlockDelta):  # the hot path: nothing but the text is new
+            text = event.text
+            if not self._head or not text:
+                return b""
+            self._bare = False
+            self._letters += len(text)
+            return self._head + orjson.dumps(text) + b"}}\n\n"
         match event:
-            case BlockDelta():
-                if not self._head or not event.text:
-                    return b""
-                self._bare = False
-                self._letters += len(event.text)
-                return b"%b%b}}\n\n" % (self._head, orjson.dumps(event.text))
             case BlockOpened():
                 return self._start(None) + self._open(event)
             case BlockClosed():

@@ -14,7 +14,7 @@ import orjson
 from proxy.dialects.gemini.schema import for_provider
 from proxy.dialects.gemini.turns import Contents
 from proxy.errors import InvalidRequest
-from proxy.requests import Choice, Quirks, Reasoning, Request, Tool
+from proxy.requests import Choice, Quirks, Reasoning, Request, Tool, cached
 
 MODE = {Choice.AUTO: "AUTO", Choice.NONE: "NONE", Choice.REQUIRED: "ANY", Choice.NAMED: "ANY"}
 
@@ -56,7 +56,7 @@ def write(request: Request, *, model: str, quirks: Quirks) -> bytes:
         raise InvalidRequest("the request is nested too deeply") from None
 
 
-def unsaid(request: Request) -> tuple[str, ...]:
+def unsaid(request: Request, model: str, quirks: Quirks) -> tuple[str, ...]:
     """Name the fields that are left out here, because the dialect has no word for them."""
     return tuple(
         name
@@ -64,6 +64,7 @@ def unsaid(request: Request) -> tuple[str, ...]:
             ("parallel_tool_calls", request.parallel_tool_calls is False),
             ("user", request.user),
             ("verbosity", request.verbosity),
+            ("cache_control", cached(request)),
         )
         if said
     )

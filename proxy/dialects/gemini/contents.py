@@ -6,10 +6,10 @@ are made up count the conversation's calls, so that the same history gets the sa
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from proxy.dialects.gemini.fields import Fields, wrong
 from proxy.errors import InvalidRequest

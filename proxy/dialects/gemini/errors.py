@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from proxy.errors import GatewayError, Kind
+from proxy.errors import GatewayError, Kind, Maker, UpstreamRefused
 from proxy.sse import encode
 
 STATUS: dict[Kind, str] = {
@@ -22,12 +22,16 @@ STATUS: dict[Kind, str] = {
     Kind.TIMEOUT: "DEADLINE_EXCEEDED",
 }
 
+#: What clients know beside these of the words that go with a status that is kept.
+_KNOWN = frozenset({*STATUS.values(), "FAILED_PRECONDITION", "OUT_OF_RANGE"})
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 
 def body(error: GatewayError, request_id: str = "") -> bytes:
     """Render a whole error answer; the dialect has no place for a ``request_id``."""
-    return orjson.dumps({"error": {"code": error.status, "message": error.message, "status": STATUS[error.kind]}})
+    word = error.type if isinstance(error, UpstreamRefused) and error.maker is Maker.GOOGLE else None
+    status = word if word in _KNOWN else STATUS[error.kind]
+    return orjson.dumps({"error": {"code": error.status, "message": error.message, "status": status}})
 
 
 def frame(error: GatewayError, request_id: str = "") -> bytes:

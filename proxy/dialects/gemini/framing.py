@@ -12,6 +12,8 @@ from proxy import sse
 from proxy.dialects.gemini import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.errors import GatewayError
 
 
@@ -74,3 +76,35 @@ class Decoder(sse.Decoder):
             self._data.append(line)
         else:
             super()._field(line)
+
+
+class Reframer(sse.Reframer):
+    """Frames on their way to a client, where JSON without `data:` becomes one: nobody would see it otherwise."""
+
+    _last = b"\n\n"  # the last bytes, which tell whether a frame begins
+    _bare = False  # inside JSON as it stands
+
+    def feed(self, chunk: bytes) -> bytes:
+        named = chunk
+        if self._bare or chunk[:1] in (b"{", b"[") or b"\n{" in chunk or b"\n[" in chunk:
+            named = b"".join(self._named(chunk))
+        self._last = (self._last + chunk[-4:])[-4:]
+        return super().feed(named)
+
+    def _named(self, chunk: bytes) -> Iterator[bytes]:
+        """Say of each line of bare JSON that it is data."""
+        last = self._last
+        if last.endswith(b"\r") and chunk.startswith(b"\n"):  # a line end that a cut had parted
+            yield b"\n"
+            last, chunk = last + b"\n", chunk[1:]
+        fresh = last.endswith((b"\n", b"\r"))
+        begins = last.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        for line in chunk.splitlines(keepends=True):
+            if fresh:
+                empty = line[:1] in (b"\r", b"\n")
+                self._bare = not empty and (self._bare or (begins and line[:1] in (b"{", b"[")))
+                begins = empty
+                if self._bare:
+                    yield b"data: "
+            fresh = line.endswith((b"\n", b"\r"))
+            yield line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.dialects.gemini.framing import framing
+from proxy.dialects.gemini.framing import Reframer, framing
 from proxy.dialects.gemini.reader import usage_of
 from proxy.errors import UpstreamError
 from proxy.refusals import Scrub, read_refusal, refused
@@ -29,6 +29,7 @@ class Tap:
     """
 
     named = False
+    reframer = Reframer
 
     def __init__(self, scrub: Scrub, *, array: bool = False) -> None:
         self._scrub = scrub

@@ -39,6 +39,8 @@ REASON: dict[Stop, str] = {
     Stop.STOP_SEQUENCE: "STOP",
 }
 MALFORMED = "MALFORMED_FUNCTION_CALL"
+#: A chunk up to its text.
+_HEAD = b'{"candidates":[{"content":{"parts":[{"text":'
 
 
 class Writer:
@@ -54,6 +56,7 @@ class Writer:
         self._framing = framing(array)
         self._thoughts = _shown(request)
         self._id = ""
+        self._tails = self._make_tails()
         self._call: Folded | None = None
         self._citations: list[dict[str, Any]] = []
         self._malformed = ""  # the name of a function whose call was broken
@@ -69,15 +72,14 @@ class Writer:
 
     def write(self, event: Event) -> bytes:
         """Render one event; b"" where there is nothing to say yet."""
+        if isinstance(event, BlockDelta):
+            tail = self._tails.get(event.block)
+            if tail is not None:  # the hot path: nothing but the text is new
+                return self._framing.item(_HEAD + orjson.dumps(event.text) + tail)
+            if event.block is Block.TOOL_CALL and self._call is not None:
+                self._call.pieces.append(event.text)
+            return b""
         match event:
-            case BlockDelta(block=Block.TEXT | Block.REFUSAL):
-                return self._said({"text": event.text})
-            case BlockDelta(block=Block.THINKING):
-                return self._said({"text": event.text, "thought": True}) if self._thoughts else b""
-            case BlockDelta():
-                if self._call is not None:
-                    self._call.pieces.append(event.text)
-                return b""
             case BlockOpened():
                 self._call = Folded(event.block, event.id, event.name)
                 return b""
@@ -90,11 +92,21 @@ class Writer:
                 return b""
             case MessageStarted():
                 self._id = event.id
+                self._tails = self._make_tails()
                 return b""
             case MessageEnded():
                 return self._ended(event)
             case _:
                 assert_never(event)
+
+    def _make_tails(self) -> dict[Block, bytes]:
+        """What follows a delta's text, by its block; what has none here is not said as it comes."""
+        blank = len(_HEAD) + len(b'""')
+        tail = _chunk([{"text": ""}], self._model, self._id)[blank:]
+        tails = {Block.TEXT: tail, Block.REFUSAL: tail}
+        if self._thoughts:
+            tails[Block.THINKING] = _chunk([{"text": "", "thought": True}], self._model, self._id)[blank:]
+        return tails
 
     def _said(self, part: dict[str, Any]) -> bytes:
         return self._framing.item(_chunk([part], self._model, self._id))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from proxy.dialects.openai_chat.details import details
 from proxy.errors import InvalidRequest
 from proxy.requests import (
     Audio,
@@ -26,6 +27,8 @@ from proxy.requests import (
     ToolChoice,
     ToolResult,
     Turn,
+    cached,
+    failed,
 )
 
 if TYPE_CHECKING:
@@ -79,9 +82,10 @@ def write(request: Request, *, model: str, quirks: Quirks) -> bytes:
     return orjson.dumps(out)
 
 
-def unsaid(request: Request) -> tuple[str, ...]:
+def unsaid(request: Request, model: str, quirks: Quirks) -> tuple[str, ...]:
     """Fields that this dialect has no word for."""
-    return ("top_k",) if request.top_k is not None else ()
+    told = (("top_k", request.top_k is not None), ("cache_control", cached(request)))
+    return tuple(name for name, said in told if said)
 
 
 def _messages(request: Request, quirks: Quirks) -> Iterator[dict[str, Any]]:
@@ -120,6 +124,8 @@ def _answer(turn: Turn, quirks: Quirks) -> dict[str, Any]:
         thoughts = "".join(part.text for part in turn.parts if isinstance(part, Thinking))
         if thoughts and quirks.return_reasoning:
             message["reasoning_content"] = thoughts
+    if sealed := details(part for part in turn.parts if isinstance(part, Thinking)):
+        message["reasoning_details"] = sealed  # they came so
     return message
 
 
@@ -130,7 +136,9 @@ def _result_messages(turn: Turn, quirks: Quirks) -> Iterator[dict[str, Any]]:
             continue
         texts = [part.text for part in result.parts if isinstance(part, Text | Document) and part.text]
         shown += [part for part in result.parts if not isinstance(part, Text)]
-        yield {"role": "tool", "tool_call_id": tool_id(result.id, quirks), "content": "\n\n".join(texts)}
+        content = "\n\n".join(texts)
+        content = failed(content) if result.error else content
+        yield {"role": "tool", "tool_call_id": tool_id(result.id, quirks), "content": content}
     pictures = tuple(part for part in shown if isinstance(part, Image))
     if pictures:  # a tool message holds text only
         yield {"role": "user", "content": _content(pictures, quirks)}

@@ -1,27 +1,33 @@
 """Chat completion chunks → events.
 
 The usage comes on the finish chunk or after it, so the end is told at the end mark, when both
-are known.  Blocks have no bounds on the wire: one is over when another begins.
+are known.  Blocks have no bounds on the wire: one is over when another begins, but for tool calls,
+whose fragments say where they belong.
 """
 
 from __future__ import annotations
 
-from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from proxy.blocks import Blocks
+from proxy.dialects.openai_chat.details import seal, words
+from proxy.dialects.openai_chat.errors import theirs
+from proxy.dialects.openai_chat.mould import More, Mould, more
 from proxy.errors import UpstreamError
-from proxy.events import Block, BlockClosed, BlockDelta, BlockOpened, MessageEnded, MessageStarted, Stop, Usage
-from proxy.refusals import Scrub, read_refusal, refused
+from proxy.events import Block, MessageEnded, MessageStarted, Stop, Usage
+from proxy.refusals import Scrub
 from proxy.sse import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from proxy.errors import GatewayError
     from proxy.events import Event
     from proxy.sse import Frame
+
+_TOOL_CALL = Block.TOOL_CALL  # members of an enum are looked up slowly, and this one once per chunk
 
 STOP: dict[str, Stop] = {
     "stop": Stop.END,
@@ -45,24 +51,21 @@ class ChatReader:
     def __init__(self, scrub: Scrub) -> None:
         self._scrub = scrub
         self._started = False
-        self._open: Block | None = None
-        self._index = -1  # of the open block
-        self._opened: object = None  # the id and key with which it was opened
-        self._call: object = None  # which tool call is open: its index, else its id, else its name
+        self._blocks = Blocks()
+        self._mould = Mould()
         self._stop: Stop | None = None
         self._usage: dict[str, Any] | None = None
-        self._called = False  # a tool
-        self._ids: set[str] = set()  # of its calls
         self.finished = False
         self.done = False
 
-    def read(self, frame: Frame) -> Iterator[Event]:
+    def read(self, frame: Frame) -> Iterable[Event]:
         """Read one frame."""
         if self.done:
-            return
+            return ()
+        if frame.event != "error" and (said := self._mould.fit(frame.data)) and (events := self._go_on(said)):
+            return events
         if frame.data.startswith(DONE):
-            yield from self.end()
-            return
+            return self.end()
         if frame.event == "error":
             raise self._refused(frame.data)
         try:
@@ -73,7 +76,12 @@ class ChatReader:
             raise UpstreamError("the provider sent a frame that is not an object")
         if chunk.get("error") or chunk.get("object") == "error":
             raise self._refused(chunk)
-        yield from self.chunk(chunk)
+        said = more(chunk)
+        if said is not None:
+            self._mould.learn(frame.data, said)
+            if events := self._go_on(said):
+                return events
+        return self.chunk(chunk)
 
     def chunk(self, chunk: dict[str, Any]) -> Iterator[Event]:
         """Read one decoded chunk; a whole answer is one chunk whose deltas are messages."""
@@ -97,12 +105,17 @@ class ChatReader:
             self.finished = True
             self._stop = STOP.get(str(reason), Stop.END)
 
+    def _go_on(self, said: More) -> tuple[Event, ...]:
+        if said.block is _TOOL_CALL:
+            return self._blocks.argue(said.call, said.text)
+        return self._blocks.more(said.block, said.text)
+
     def end(self) -> Iterator[Event]:
         """The end mark, or a body that ended after the finish reason."""
         self.done = True
-        yield from self._close()
+        yield from self._blocks.end()
         stop = self._stop or Stop.END
-        if stop is Stop.END and self._called:  # Gemini's and Ollama's word for it is `stop`
+        if stop is Stop.END and self._blocks.called:  # Gemini's and Ollama's word for it is `stop`
             stop = Stop.TOOL_CALLS
         yield MessageEnded(stop, self.usage)
 
@@ -112,24 +125,36 @@ class ChatReader:
         return usage_of(self._usage) if self._usage else None
 
     def _refused(self, body: object) -> GatewayError:
-        refusal = read_refusal(body)
-        return refused(refusal.status, refusal, self._scrub)
+        return theirs(body, self._scrub)
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
         thinking = delta.get("reasoning_content")
         if thinking is None:  # two homes with the same text: one is shown
             thinking = delta.get("reasoning")
+        details = delta.get("reasoning_details")
+        if isinstance(details, list) and details:  # a third home, with seals (OpenRouter)
+            yield from self._details([detail for detail in details if isinstance(detail, dict)], _text(thinking))
+            thinking = None
         content = delta.get("content")
         if isinstance(content, list):  # Mistral's thinking parts
             yield from self._parts(content)
             content = None
         for block, value in ((Block.THINKING, thinking), (Block.TEXT, content), (Block.REFUSAL, delta.get("refusal"))):
             if text := _text(value):
-                yield from self._say(block, text)
+                yield from self._blocks.say(block, text)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 yield from self._tool_call(call)
+
+    def _details(self, details: list[dict[str, Any]], thinking: str) -> Iterator[Event]:
+        if thinking and not any(map(words, details)):
+            yield from self._blocks.say(Block.THINKING, thinking)
+        for detail in details:
+            if text := words(detail):
+                yield from self._blocks.say(Block.THINKING, text)
+            if sealed := seal(detail):
+                yield from self._blocks.hide(sealed) if detail.get("data") else self._blocks.seal(sealed)
 
     def _parts(self, parts: list[Any]) -> Iterator[Event]:
         for part in parts:
@@ -140,55 +165,42 @@ class ChatReader:
                 texts = inner if isinstance(inner, list) else [{"text": inner}]
                 for one in texts:
                     if isinstance(one, dict) and (text := _text(one.get("text"))):
-                        yield from self._say(Block.THINKING, text)
+                        yield from self._blocks.say(Block.THINKING, text)
             elif text := _text(part.get("text")):
-                yield from self._say(Block.TEXT, text)
-
-    def _say(self, block: Block, text: str) -> Iterator[Event]:
-        if self._open is not block:
-            yield from self._begin(block)
-        yield BlockDelta(self._index, block, text)
+                yield from self._blocks.say(Block.TEXT, text)
 
     def _tool_call(self, call: dict[str, Any]) -> Iterator[Event]:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
-        id, name = _text(call.get("id")), _text(function.get("name"))
-        index = call.get("index")
-        # A name comes once, so that one without index and id is a call of its own.
-        known = index if isinstance(index, int) else id or (object() if name else self._call)
-        # Old Ollama gives every parallel call the index 0: a new id with a name is a new call.
-        if self._open is not Block.TOOL_CALL or known != self._call or (id and name and (id, known) != self._opened):
-            if not (id or name):
-                return  # an end mark with everything null (Workers AI)
-            self._call = known
-            self._opened = (id, known)
-            if not id or id == "null" or id in self._ids:  # Mistral's word for none; LocalAI's one for all
-                id = f"call_{getrandbits(96):024x}"
-            self._ids.add(id)
-            self._called = True
-            yield from self._begin(Block.TOOL_CALL, id, name)
-        arguments = function.get("arguments")
+        id, arguments = _text(call.get("id")), function.get("arguments")
         if isinstance(arguments, dict | list):
-            arguments = orjson.dumps(arguments).decode()
-        if text := _text(arguments):
-            yield BlockDelta(self._index, Block.TOOL_CALL, text)
+            try:
+                arguments = orjson.dumps(arguments).decode()
+            except orjson.JSONEncodeError:
+                raise UpstreamError("the provider sent arguments that are nested too deeply") from None
+        yield from self._blocks.call(
+            call.get("index"),
+            "" if id == "null" else id,  # Mistral's word for none
+            _text(function.get("name")),
+            _text(arguments),
+            _signature(call),
+        )
 
-    def _begin(self, block: Block, id: str = "", name: str = "") -> Iterator[Event]:
-        yield from self._close()
-        self._open = block
-        self._index += 1
-        yield BlockOpened(self._index, block, id, name)
 
-    def _close(self) -> Iterator[Event]:
-        if self._open is not None:
-            self._open = None
-            yield BlockClosed(self._index)
+def _signature(call: dict[str, Any]) -> str:
+    """Where Google's own OpenAI endpoint keeps a thought signature."""
+    match call:
+        case {"extra_content": {"google": {"thought_signature": str(signature)}}}:
+            return signature
+    return ""
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:
     """Read OpenAI's usage object."""
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if not prompt and not completion:
+        return Usage(read, written, cached=_count(usage, "prompt_cache_hit_tokens"))
     reasoning = _count(completion, "reasoning_tokens")
     if reasoning and _count(usage, "total_tokens") == read + written + reasoning:
         written += reasoning  # xAI counts thoughts apart
@@ -203,7 +215,7 @@ def usage_of(usage: dict[str, Any]) -> Usage:
 
 def _count(source: object, name: str) -> int:
     value = source.get(name) if isinstance(source, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0  # true is no number here
 
 
 def _text(value: object) -> str:

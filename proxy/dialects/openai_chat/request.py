@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -38,40 +37,89 @@ _FALSE = Raw(b"false")
 _PLACE = re.compile(r" - at `\$(.*)`$")
 
 
-@dataclass(slots=True)
-class ChatRequest:
-    """What routing and relaying need to know of a body, and the body itself.
+class _Body(msgspec.Struct):
+    """What is looked at of a body, so that one pass in C reads and checks all of it."""
 
-    ``include_usage`` tells whether the client wants the usage chunk; ``choices`` is `n`.
-    """
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Raw] | None = None
+    n: Raw = Raw(b"")
+
+
+class _Chat(_Body, kw_only=True):
+    messages: list[_Head]
+
+
+_plain = msgspec.json.Decoder(_Body).decode
+_chat = msgspec.json.Decoder(_Chat).decode
+
+
+class ChatRequest(msgspec.Struct, eq=False):
+    """What routing and relaying need to know of a body, and the body itself."""
 
     body: bytes
-    fields: dict[str, Raw]
     model: str | None
     stream: bool
-    include_usage: bool = False
-    choices: int = 1
-    roles: frozenset[str] = field(default_factory=frozenset)
+    _read: _Body
+    _fields: dict[str, Raw] | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Does the client want the usage chunk?"""
+        options = self._read.stream_options
+        return options is not None and bytes(options.get("include_usage", b"")) == b"true"
+
+    @property
+    def choices(self) -> int:
+        """How many answers at once (`n`); what is no count is the provider's to judge."""
+        told = bytes(self._read.n)
+        return max(1, int(told[:4])) if told.isdigit() else 1
+
+    @property
+    def fields(self) -> dict[str, Raw]:
+        """The body taken apart at its top level, for those who change something in it."""
+        if self._fields is None:
+            self._fields = split(self.body)
+        return self._fields
+
+    @property
+    def roles(self) -> set[str]:
+        """Who speaks in its messages."""
+        return {head.role for head in self._read.messages} if isinstance(self._read, _Chat) else set()
 
 
 def parse(body: bytes, *, messages: bool = True) -> ChatRequest:
-    """Split and check a body; ``messages`` is False for endpoints that have none.
+    """Read and check a body; ``messages`` is False for endpoints that have none.
 
     Raises ``InvalidRequest`` whose ``param`` names the field to mend.
     """
-    fields = split(body)
-    request = ChatRequest(body, fields, model_of(fields), flag(fields, "stream"))
-    if messages:
-        request.roles = _roles(fields)
-    if (raw := fields.get("stream_options")) is not None:
-        try:
-            options = _options(raw)
-        except msgspec.DecodeError:
-            raise InvalidRequest("`stream_options` must be an object", param="stream_options") from None
-        request.include_usage = bool(options) and bytes(options.get("include_usage", b"")) == b"true"
-    if request.stream and (raw := fields.get("n")) is not None and bytes(raw).isdigit():
-        request.choices = max(1, int(bytes(raw)[:4]))
-    return request
+    try:
+        if not body.isascii():
+            body.decode()
+        read = _chat(body) if messages else _plain(body)
+    except (ValueError, RecursionError):  # msgspec's faults and Unicode's are ValueErrors
+        raise _fault(body, messages=messages) from None
+    if messages and not read.messages:  # type: ignore[attr-defined]
+        raise _fault(body, messages=messages)
+    return ChatRequest(body, read.model, bool(read.stream), read)
+
+
+def _fault(body: bytes, *, messages: bool) -> InvalidRequest:
+    """Find out what is wrong with a body, field by field."""
+    try:
+        fields = split(body)
+        model_of(fields)
+        flag(fields, "stream")
+        if messages:
+            _check_messages(fields)
+        if "stream_options" in fields:
+            try:
+                _options(fields["stream_options"])
+            except msgspec.DecodeError:
+                raise InvalidRequest("`stream_options` must be an object", param="stream_options") from None
+    except InvalidRequest as exc:
+        return exc
+    return InvalidRequest("the body is not what a request must be")
 
 
 def split(body: bytes) -> dict[str, Raw]:
@@ -103,22 +151,21 @@ def render(
 
     ``roles`` maps message roles that the provider does not know to ones that it does.
     """
-    fields = request.fields
     changes: dict[str, Any] = {}
     if request.model != model:
         changes["model"] = model
     if stream is not request.stream:
         changes["stream"] = _TRUE if stream else _FALSE
     if stream and ask_usage and not request.include_usage:
-        options = _options(fields.get("stream_options", b"null")) or {}
+        options = _options(request.fields.get("stream_options", b"null")) or {}
         changes["stream_options"] = {**options, "include_usage": _TRUE}
     elif stream and not ask_usage:  # the provider refuses the field, whoever says it
         drop = (*drop, "stream_options")
     if roles and not request.roles.isdisjoint(roles):
-        changes["messages"] = _rename(_objects(fields["messages"]), roles)
-    if not changes and fields.keys().isdisjoint(drop) and _says_once(request.body, b"model"):
+        changes["messages"] = _rename(_objects(request.fields["messages"]), roles)
+    if not changes and (not drop or request.fields.keys().isdisjoint(drop)) and _says_once(request.body, b"model"):
         return request.body
-    out = {**fields, **changes}
+    out = {**request.fields, **changes}
     for name in drop:
         out.pop(name, None)
     return _dump(out)
@@ -172,7 +219,7 @@ def flag(fields: dict[str, Raw], name: str) -> bool:
     return value == b"true"
 
 
-def _roles(fields: dict[str, Raw]) -> frozenset[str]:
+def _check_messages(fields: dict[str, Raw]) -> None:
     raw = fields.get("messages")
     if raw is None:
         raise InvalidRequest("`messages` is missing", param="messages")
@@ -191,7 +238,6 @@ def _roles(fields: dict[str, Raw]) -> frozenset[str]:
         raise InvalidRequest(f"`{param}`: {said.replace('Expected', 'expected')}", param=param) from None
     if not heads:
         raise InvalidRequest("`messages` must not be empty", param="messages")
-    return frozenset(head.role for head in heads)
 
 
 def _rename(messages: list[dict[str, Raw]], roles: dict[str, str]) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from proxy.dialects.openai_chat.errors import theirs
 from proxy.dialects.openai_chat.reader import usage_of
-from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import DONE, encode
 
 if TYPE_CHECKING:
     from proxy.errors import GatewayError
     from proxy.events import Usage
+    from proxy.refusals import Scrub
     from proxy.sse import Frame
 
 END_MARK = encode(DONE)
@@ -104,8 +105,7 @@ class ChatTap:
         return latest
 
     def _refused(self, body: object) -> bytes:
-        refusal = read_refusal(body)
-        self.error = refused(refusal.status, refusal, self._scrub)
+        self.error = theirs(body, self._scrub)
         return b""
 
     def _usage_only(self, raw: bytes, chunk: dict[str, Any]) -> bytes:

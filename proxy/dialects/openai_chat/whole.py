@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import orjson
 
+from proxy.dialects.openai_chat.errors import theirs
 from proxy.errors import UpstreamError
-from proxy.refusals import Scrub, read_refusal, refused
+from proxy.refusals import Scrub
 from proxy.sse import DONE, encode
 
 
@@ -24,11 +26,39 @@ def check(body: bytes, scrub: Scrub, required: str = "choices", kind: type = lis
     if not isinstance(answer, dict):
         raise UpstreamError("the provider's answer is not a JSON object")
     if answer.get("error") or answer.get("success") is False or answer.get("object") == "error":
-        refusal = read_refusal(answer)
-        raise refused(refusal.status, refusal, scrub)
+        raise theirs(answer, scrub)
     if not isinstance(answer.get(required), kind):
         raise UpstreamError(f"the provider's answer has no `{required}`")
     return answer
+
+
+class _Glance(msgspec.Struct):
+    """A good answer, as far as it must be looked at: what is strange in it makes it no such thing."""
+
+    choices: list[msgspec.Raw]
+    #: For orjson: msgspec's integers have no bound, and are counted.
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+    object: str | None = None
+    error: None = None
+    success: bool | None = None
+
+
+_glance = msgspec.json.Decoder(_Glance).decode
+
+
+def usage_in(body: bytes, scrub: Scrub) -> dict[str, Any] | None:
+    """Check a completion that goes on as it is, and find its usage.  Raises ``GatewayError`` as `check` does."""
+    try:
+        if not body.isascii():
+            body.decode()
+        answer = _glance(body)
+        usage = orjson.loads(bytes(answer.usage))
+        good = answer.success is not False and answer.object != "error"
+    except (ValueError, RecursionError):
+        good = False
+    if not good:  # whatever it is, `check` has the words for it
+        usage = check(body, scrub).get("usage")
+    return usage if isinstance(usage, dict) else None
 
 
 def as_stream(answer: dict[str, Any], *, include_usage: bool) -> Iterator[bytes]:

@@ -54,19 +54,24 @@ class ChatWriter:
         #: Up to the value of `delta`, and what follows it.
         self._open = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[{"index":0,"delta":'
         self._shut = b',"logprobs":null,"finish_reason":null}]}\n\n'
+        self._block: Block | None = None  # of the last delta
+        self._head = b""  # up to that block's text; b"" for a tool call, whose text is written apart
+        self._tail = b"}" + self._shut
         self._calls = -1  # index of the last tool call
         self._silent = False  # that call has said no arguments yet
 
     def write(self, event: Event) -> bytes:
         """Render one event; b"" where a chunk has no word for it."""
+        if isinstance(event, BlockDelta):  # the hot path: nothing but the text is new
+            if event.block is not self._block:
+                self._turn(event.block)
+            if self._head:
+                return self._head + orjson.dumps(event.text) + self._tail
+            if not event.text:
+                return b""
+            self._silent = False
+            return self._arguments(orjson.dumps(event.text))
         match event:
-            case BlockDelta(block=Block.TOOL_CALL):
-                if not event.text:
-                    return b""
-                self._silent = False
-                return self._arguments(orjson.dumps(event.text))
-            case BlockDelta():
-                return b'%b{"%b":%b}%b' % (self._open, DELTA[event.block], orjson.dumps(event.text), self._shut)
             case BlockOpened(block=Block.TOOL_CALL):
                 self._calls += 1
                 self._silent = True
@@ -92,6 +97,11 @@ class ChatWriter:
     def keepalive(mode: str) -> bytes:
         """What is sent in silence: a comment, or a chunk that says nothing."""
         return {"comment": _COMMENT, "chunk": EMPTY_CHUNK}.get(mode, b"")
+
+    def _turn(self, block: Block) -> None:
+        field = DELTA.get(block)
+        self._block = block
+        self._head = b'%b{"%b":' % (self._open, field) if field else b""
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return self._open + orjson.dumps(delta) + self._shut

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from mimetypes import guess_extension
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,8 @@ from proxy.requests import (
     ToolChoice,
     ToolResult,
     Turn,
+    cached,
+    failed,
 )
 
 if TYPE_CHECKING:
@@ -51,29 +54,37 @@ _OWN = (
 )
 #: Tokens to think with, for dialects that count them.
 _EFFORT_OF_BUDGET = ((1024, "low"), (8192, "medium"), (1 << 62, "high"))
+#: Models that do not think.  They refuse thoughts, to be told how to think, and to be asked for what they thought.
+_THOUGHTLESS = re.compile(r"(?<![a-z0-9])(?:chatgpt-|gpt-[34]|gpt-[\d.]+-chat)")
 _ENCRYPTED = "reasoning.encrypted_content"
+_LEAST = 16  # tokens: fewer are refused
+_LONGEST_USER = 64  # characters: more are refused
 
 
 def write(request: Request, *, model: str, quirks: Quirks) -> bytes:
     """Write a request.  Raises ``InvalidRequest`` where it asks for what a response cannot give."""
-    _refuse(request)
-    items = list(_items(request, quirks))
+    _refuse(request, quirks)
+    thinks = not _THOUGHTLESS.search(model)
+    items = [item for item in _items(request, quirks) if thinks or item["type"] != "reasoning"]
+    instructions = "\n\n".join(text.text for text in request.system)
+    if not items:  # a prompt alone: somebody has to say it
+        if not instructions:
+            raise InvalidRequest("`messages` holds no text", param="messages")
+        items, instructions = [_message("user", [{"type": "input_text", "text": instructions}])], ""
     out: dict[str, Any] = {"model": model, "input": items, "stream": request.stream, "store": False}
     sent = request.extras.get(NAME, {})
     out.update((name, sent[name]) for name in _OWN if name in sent)
-    reasoning = _reasoning_words(request.reasoning)
     settings = (
-        ("instructions", "\n\n".join(text.text for text in request.system) or None),
-        ("max_output_tokens", request.max_tokens),
+        ("instructions", instructions or None),
+        ("max_output_tokens", None if request.max_tokens is None else max(request.max_tokens, _LEAST)),
         ("temperature", request.temperature),
         ("top_p", request.top_p),
         ("text", _text_words(request) or None),
-        ("reasoning", reasoning or None),
-        ("user", request.user or None),
+        ("reasoning", _reasoning_words(request.reasoning) or None if thinks else None),
+        ("include", [_ENCRYPTED] if thinks else None),  # whether it was told how to think, or thinks by itself
+        ("user", _user(request.user) or None),
     )
     out.update((name, value) for name, value in settings if value is not None)
-    if reasoning or any(item.get("type") == "reasoning" for item in items):
-        out["include"] = [_ENCRYPTED]  # refused for models that do not think
     if request.tools:
         out["tools"] = [_tool_words(tool) for tool in request.tools]
         if request.tool_choice is not None:
@@ -88,25 +99,34 @@ def write(request: Request, *, model: str, quirks: Quirks) -> bytes:
         raise InvalidRequest("the body is nested too deeply") from None
 
 
-def unsaid(request: Request) -> tuple[str, ...]:
+def unsaid(request: Request, model: str, quirks: Quirks) -> tuple[str, ...]:
     """Fields that this dialect has no word for and can do without."""
     named = any(turn.name for turn in request.turns)
+    thinks = not _THOUGHTLESS.search(model)
     told = (
+        ("stop", request.stop or None),  # said only if it is to be left out
+        ("reasoning", None if thinks else _reasoning_words(request.reasoning) or None),
         ("top_k", request.top_k),
         ("seed", request.seed),
         ("presence_penalty", request.presence_penalty),
         ("frequency_penalty", request.frequency_penalty),
         ("name", named or None),
+        ("cache_control", cached(request) or None),
     )
     return tuple(name for name, value in told if value is not None)
 
 
-def _refuse(request: Request) -> None:
-    wishes = (("n", request.answers > 1), ("stop", bool(request.stop)), ("logprobs", request.logprobs is not None))
-    for name, wished in wishes:
-        if wished:
+def _refuse(request: Request, quirks: Quirks) -> None:
+    """What the answer cannot do is refused, unless the operator has it left out."""
+    wishes = (
+        ("n", "more than one answer", request.answers > 1),
+        ("stop", "stop sequences", bool(request.stop)),
+        ("logprobs", "log probabilities", request.logprobs is not None),
+    )
+    for name, what, wished in wishes:
+        if wished and name not in quirks.drop:
             raise InvalidRequest(
-                f"`{name}`: this model's provider speaks Responses, which has no such thing", param=name
+                f"`{name}`: {what} cannot be had, as this model's provider is asked in Responses", param=name
             )
 
 
@@ -122,9 +142,13 @@ def _items(request: Request, quirks: Quirks) -> Iterator[dict[str, Any]]:
                 for result in turn.parts:
                     if isinstance(result, ToolResult):
                         yield _result(result, quirks)
-            case Role.SYSTEM | Role.USER:
+            case Role.SYSTEM | Role.USER if turn.parts:
                 role = quirks.roles.get(turn.role.value, turn.role.value)
-                yield {"type": "message", "role": role, "content": [_part_words(part) for part in turn.parts]}
+                yield _message(role, [_part_words(part) for part in turn.parts])
+
+
+def _message(role: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": content}
 
 
 def _answer(turn: Turn, quirks: Quirks) -> list[dict[str, Any]]:
@@ -148,7 +172,7 @@ def _answer(turn: Turn, quirks: Quirks) -> list[dict[str, Any]]:
 def _said(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The parts of the message that is under way."""
     if not items or items[-1]["type"] != "message":
-        items.append({"type": "message", "role": "assistant", "content": []})
+        items.append(_message("assistant", []))
     content: list[dict[str, Any]] = items[-1]["content"]
     return content
 
@@ -166,8 +190,9 @@ def _result(result: ToolResult, quirks: Quirks) -> dict[str, Any]:
     output: str | list[dict[str, Any]]
     if all(isinstance(part, Text) for part in result.parts):
         output = "\n\n".join(part.text for part in result.parts if isinstance(part, Text))
+        output = failed(output) if result.error else output
     else:
-        output = [_part_words(part) for part in result.parts]
+        output = [_part_words(part) for part in (*((Text(failed("")),) if result.error else ()), *result.parts)]
     return {"type": "function_call_output", "call_id": _tool_id(result.id, quirks), "output": output}
 
 
@@ -194,7 +219,8 @@ def _file_words(file: Document) -> dict[str, Any]:
     if file.url:
         return {"file_url": file.url}
     data = f"data:{file.media_type or 'application/pdf'};base64,{file.data}"
-    return {"filename": file.name or "file", "file_data": data}
+    name = file.name or f"file{guess_extension(file.media_type) or '.pdf'}"  # it tells what the file is
+    return {"filename": name, "file_data": data}
 
 
 def _tool_id(id: str, quirks: Quirks) -> str:
@@ -202,6 +228,11 @@ def _tool_id(id: str, quirks: Quirks) -> str:
     if not quirks.tool_id or re.fullmatch(quirks.tool_id, id):
         return id
     return f"call_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
+
+
+def _user(user: str) -> str:
+    """Whose request it is, in few characters; Claude Code's names are longer."""
+    return user if len(user) <= _LONGEST_USER else hashlib.sha256(user.encode()).hexdigest()
 
 
 # How it is to be answered...
@@ -245,9 +276,14 @@ def _tool_words(tool: Tool) -> dict[str, Any]:
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": tool.schema or {"type": "object", "properties": {}},
+        "parameters": _parameters(tool.schema or {"type": "object"}),
         "strict": tool.strict or False,  # left out it would mean true, as it does in no other dialect
     }
+
+
+def _parameters(schema: dict[str, Any]) -> dict[str, Any]:
+    """MCP servers leave `properties` out where there are none, and OpenAI refuses that."""
+    return {**schema, "properties": {}} if schema.get("type") == "object" and "properties" not in schema else schema
 
 
 def _choice_words(choice: ToolChoice) -> str | dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from proxy.errors import GatewayError, Kind, UpstreamRefused
+from proxy.errors import GatewayError, Kind, Maker, UpstreamRefused
 from proxy.refusals import Scrub, read_refusal, refused
 from proxy.sse import encode
 
@@ -93,12 +93,12 @@ def tell(error: GatewayError, response: bytes, number: int) -> bytes:
 
 def words(error: GatewayError) -> dict[str, str]:
     """Say a fault as a response object does; a provider's own code is kept, clients act on it."""
-    theirs = error.code if isinstance(error, UpstreamRefused) else None
+    theirs = error.code if isinstance(error, UpstreamRefused) and error.maker is Maker.OPENAI else None
     return {"code": theirs or CODE[error.kind], "message": error.message}
 
 
 def _envelope(error: GatewayError, **instead: str) -> dict[str, str | None]:
-    theirs = error.type if isinstance(error, UpstreamRefused) else None
+    theirs = error.type if isinstance(error, UpstreamRefused) and error.maker is Maker.OPENAI else None
     return {
         "message": error.message,
         "type": theirs or TYPE[error.kind],

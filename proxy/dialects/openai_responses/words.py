@@ -54,4 +54,4 @@ def usage_words(usage: Usage) -> dict[str, Any]:
 
 def _count(source: object, name: str) -> int:
     value = source.get(name) if isinstance(source, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0  # true is no number here

@@ -7,22 +7,26 @@ the end mark, and whether the limit of tokens cut the answer is seen in the coun
 
 from __future__ import annotations
 
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from proxy.blocks import Blocks, make_id
 from proxy.dialects.workers_ai.refusals import refusal_of
 from proxy.errors import UpstreamError
-from proxy.events import Block, BlockClosed, BlockDelta, BlockOpened, MessageEnded, MessageStarted, Stop, Usage
+from proxy.events import Block, MessageEnded, MessageStarted, Stop, Usage
 from proxy.sse import DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from proxy.events import Event
     from proxy.refusals import Scrub
     from proxy.sse import Frame
+
+_TEXT = Block.TEXT  # members of an enum are looked up slowly, and this one once per chunk
+#: The fields of most native chunks.
+_TEXT_ONLY = frozenset(("response", "p"))
 
 STOP: dict[str, Stop] = {
     "stop": Stop.END,
@@ -45,12 +49,8 @@ class Reader:
     def __init__(self, scrub: Scrub, *, max_tokens: int | None = None, new_id: Callable[[], str] | None = None) -> None:
         self._scrub = scrub
         self._max_tokens = max_tokens
-        self._new_id = new_id or (lambda: f"call_{token_hex(12)}")
+        self._blocks = Blocks(new_id or make_id)
         self._started = False
-        self._open: Block | None = None
-        self._index = -1  # of the open block
-        self._call: object = None  # which call is open: its index, else its id
-        self._called = False
         self._stop: Stop | None = None
         self._counts: dict[str, Any] = {}
         self.finished = False
@@ -61,13 +61,12 @@ class Reader:
         """The last count that is not all zeros."""
         return usage_of(self._counts) if self._counts else None
 
-    def read(self, frame: Frame) -> Iterator[Event]:
+    def read(self, frame: Frame) -> Iterable[Event]:
         """Read one frame."""
         if self.done:
-            return
+            return ()
         if frame.data.startswith(DONE):
-            yield from self.end()
-            return
+            return self.end()
         try:
             chunk = orjson.loads(frame.data)
         except orjson.JSONDecodeError:
@@ -76,18 +75,17 @@ class Reader:
             raise UpstreamError("the provider sent a frame that is not an object")
         if chunk.get("error") or chunk.get("errors") or chunk.get("success") is False or frame.event == "error":
             raise refusal_of(chunk, self._scrub)
-        yield from self.chunk(chunk)
+        return self._more(chunk) or self.chunk(chunk)
 
     def chunk(self, chunk: dict[str, Any]) -> Iterator[Event]:
         """Read one decoded chunk; a whole result is one."""
         if not self._started:
             self._started = True
             yield MessageStarted(_text(chunk.get("id")), _text(chunk.get("model")))
-        index = self._index
         counted = self._count(chunk.get("usage"))
         text = _text(chunk.get("response"))
         if text:
-            yield from self._say(Block.TEXT, text)
+            yield from self._blocks.say(Block.TEXT, text)
         calls = chunk.get("tool_calls")
         if isinstance(calls, list):
             yield from self._calls(calls)
@@ -105,16 +103,26 @@ class Reader:
             self.finished = True
             self._stop = STOP.get(str(reason), Stop.END)
         elif self._stop is None:
-            self.finished = counted and not text and choice is None and index == self._index
+            self.finished = counted and not text and choice is None and not calls
+
+    def _more(self, chunk: dict[str, Any]) -> tuple[Event, ...]:
+        """Read a chunk that has only more text, as nearly all native ones have; nothing of any other."""
+        text = chunk.get("response")
+        if not isinstance(text, str) or not text or not chunk.keys() <= _TEXT_ONLY:
+            return ()
+        events = self._blocks.more(_TEXT, text)
+        if events and self._stop is None:
+            self.finished = False
+        return events
 
     def end(self) -> Iterator[Event]:
         """The end mark, or a body that ended after the answer was complete."""
         self.done = True
-        yield from self._close()
+        yield from self._blocks.end()
         stop, usage = self._stop, self.usage
         if stop is None and usage is not None and self._max_tokens and usage.output >= self._max_tokens:
             stop = Stop.LENGTH
-        if self._called and stop in (None, Stop.END):
+        if self._blocks.called and stop in (None, Stop.END):
             stop = Stop.TOOL_CALLS
         yield MessageEnded(stop or Stop.END, usage)
 
@@ -134,15 +142,10 @@ class Reader:
             content = "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
         for block, value in ((Block.THINKING, thinking), (Block.TEXT, content)):
             if text := _text(value):
-                yield from self._say(block, text)
+                yield from self._blocks.say(block, text)
         calls = delta.get("tool_calls")
         if isinstance(calls, list):
             yield from self._calls(calls)
-
-    def _say(self, block: Block, text: str) -> Iterator[Event]:
-        if self._open is not block:
-            yield from self._begin(block)
-        yield BlockDelta(self._index, block, text)
 
     def _calls(self, calls: list[Any]) -> Iterator[Event]:
         for call in calls:
@@ -150,29 +153,13 @@ class Reader:
                 continue
             inner = call.get("function")
             function = inner if isinstance(inner, dict) else call  # natively the call is the function
-            id, name = _text(call.get("id")), _text(function.get("name"))
-            index = call.get("index")
-            known = index if isinstance(index, int) else id or (object() if name else self._call)
-            if self._open is not Block.TOOL_CALL or known != self._call:
-                if not (id or name):
-                    continue  # an end mark with everything null
-                self._call = known
-                self._called = True
-                yield from self._begin(Block.TOOL_CALL, id or self._new_id(), name)
             arguments = function.get("arguments")
-            if text := _text({} if inner is None and arguments is None else arguments):
-                yield BlockDelta(self._index, Block.TOOL_CALL, text)
-
-    def _begin(self, block: Block, id: str = "", name: str = "") -> Iterator[Event]:
-        yield from self._close()
-        self._open = block
-        self._index += 1
-        yield BlockOpened(self._index, block, id, name)
-
-    def _close(self) -> Iterator[Event]:
-        if self._open is not None:
-            self._open = None
-            yield BlockClosed(self._index)
+            yield from self._blocks.call(
+                call.get("index"),
+                _text(call.get("id")),
+                _text(function.get("name")),
+                _text({} if inner is None and arguments is None else arguments),
+            )
 
 
 def usage_of(counts: dict[str, Any]) -> Usage:
@@ -189,11 +176,14 @@ def usage_of(counts: dict[str, Any]) -> Usage:
 
 def _count(source: object, name: str) -> int:
     value = source.get(name) if isinstance(source, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0  # true is no number here
 
 
 def _text(value: object) -> str:
     """Text as it is.  Tokens that look like JSON came as what they look like: say them as JSON; null is nothing."""
     if isinstance(value, str):
         return value
-    return "" if value is None else orjson.dumps(value).decode()
+    try:
+        return "" if value is None else orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise UpstreamError("the provider sent a value that is nested too deeply") from None

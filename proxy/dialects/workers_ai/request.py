@@ -30,6 +30,8 @@ from proxy.requests import (
     ToolChoice,
     ToolResult,
     Turn,
+    cached,
+    failed,
 )
 
 CHOICE = {Choice.AUTO: "auto", Choice.NONE: "none", Choice.REQUIRED: "required"}
@@ -88,7 +90,7 @@ def limit(request: Request, quirks: Quirks) -> int:
     return request.max_tokens or quirks.default_max_tokens
 
 
-def unsaid(request: Request) -> tuple[str, ...]:
+def unsaid(request: Request, model: str, quirks: Quirks) -> tuple[str, ...]:
     """Name the fields that are left out here, because the dialect has no word for them."""
     reasoning = request.reasoning
     return tuple(
@@ -98,6 +100,7 @@ def unsaid(request: Request) -> tuple[str, ...]:
             ("seed", request.seed is not None and _seed(request) is None),
             ("user", request.user),
             ("verbosity", request.verbosity),
+            ("cache_control", cached(request)),
         )
         if said
     )
@@ -120,7 +123,9 @@ class _Messages:
             for result in turn.parts:
                 if isinstance(result, ToolResult):
                     named = {"name": result.name} if result.name else {}
-                    self.say("tool", _text(result.parts), tool_call_id=self._id(result.id), **named)
+                    text = _text(result.parts)
+                    text = failed(text) if result.error else text
+                    self.say("tool", text, tool_call_id=self._id(result.id), **named)
             return
         calls = [
             {

@@ -102,9 +102,10 @@ def test_what_is_dropped_is_listed():
         tool_choice=ToolChoice(Choice.REQUIRED),
     )
     everything = "temperature top_p top_k seed presence_penalty frequency_penalty reasoning verbosity user name"
-    assert unsaid(request, "claude-opus-4-7") == tuple(everything.split())
-    assert "top_k" not in unsaid(request, OLD)
-    assert unsaid(Request("m", HI, presence_penalty=0, temperature=0.5, user="u")) == ()
+    assert unsaid(request, "claude-opus-4-7", Quirks()) == tuple(everything.split())
+    assert "top_k" not in unsaid(request, OLD, Quirks())
+    modest = Request("m", HI, presence_penalty=0, temperature=0.5, user="u")
+    assert unsaid(modest, OLD, Quirks()) == ()
 
 
 @pytest.mark.parametrize("mode", Choice)

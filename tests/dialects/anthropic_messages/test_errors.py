@@ -7,7 +7,16 @@ import json
 import pytest
 
 from proxy.dialects.anthropic_messages.errors import TYPE, body, frame
-from proxy.errors import InternalError, InvalidRequest, Kind, NotFound, Overloaded, UpstreamError, UpstreamRefused
+from proxy.errors import (
+    InternalError,
+    InvalidRequest,
+    Kind,
+    Maker,
+    NotFound,
+    Overloaded,
+    UpstreamError,
+    UpstreamRefused,
+)
 from tests.dialects.anthropic_messages.grammar import check
 
 
@@ -28,7 +37,15 @@ def test_every_kind_has_its_type():
         pytest.param(NotFound("m"), "not_found_error", id="not-found"),
         pytest.param(Overloaded("m"), "overloaded_error", id="overloaded"),
         pytest.param(UpstreamError("m"), "api_error", id="upstream"),
-        pytest.param(UpstreamRefused("m", status=400, type="billing_error"), "billing_error", id="theirs"),
+        pytest.param(
+            UpstreamRefused("m", status=400, type="billing_error", maker=Maker.ANTHROPIC), "billing_error", id="theirs"
+        ),
+        pytest.param(
+            UpstreamRefused("m", status=400, type="odd_error", maker=Maker.ANTHROPIC), "invalid_request_error", id="odd"
+        ),
+        pytest.param(
+            UpstreamRefused("m", status=404, type="invalid_request_error"), "not_found_error", id="openai's-404"
+        ),
         pytest.param(UpstreamRefused("m", status=429, type="insufficient_quota"), "rate_limit_error", id="openai's"),
         pytest.param(UpstreamRefused("m", status=422), "invalid_request_error", id="no-word"),
     ],

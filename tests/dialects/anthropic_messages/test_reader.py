@@ -303,6 +303,12 @@ def test_usage_is_cumulative(first, last, usage):
         pytest.param(b'data: {"error":{"message":"m","code":400}}', Kind.INVALID_REQUEST, "m", id="openai's"),
         pytest.param(b"event: ping\ndata: {", Kind.UPSTREAM_ERROR, "not JSON", id="not-json"),
         pytest.param(b"data: []", Kind.UPSTREAM_ERROR, "not an object", id="not-an-object"),
+        pytest.param(
+            dumps({**said(0, "x"), "y": "z"}).join([b"data: ", b""]).replace(b"z", b"\xff"),
+            Kind.UPSTREAM_ERROR,
+            "not JSON",
+            id="not-utf-8-where-nobody-looks",
+        ),
     ],
 )
 def test_an_error_in_the_stream_is_raised(wire, kind, says):

@@ -10,6 +10,7 @@ from proxy.dialects.anthropic_messages.asking import unsaid, write
 from proxy.dialects.anthropic_messages.reasoning import BUDGET, EFFORT, version
 from proxy.requests import (
     Choice,
+    Quirks,
     Reasoning,
     Request,
     Role,
@@ -110,7 +111,8 @@ def test_a_forced_call_leaves_no_thinking(model):
     fields = {"tools": (Tool("look"),), "tool_choice": forced}
     assert told(model, Reasoning("high"), **fields)[0] is None
     assert told(model, Reasoning("high"), **fields)[2] == 4096
-    assert "reasoning" in unsaid(Request("m", HI, reasoning=Reasoning("high"), tool_choice=forced), model)
+    request = Request("m", HI, reasoning=Reasoning("high"), tool_choice=forced)
+    assert "reasoning" in unsaid(request, model, Quirks())
 
 
 def sampling(model, reasoning):
@@ -143,6 +145,9 @@ RESULT = Turn(Role.TOOL, (ToolResult("1", (Text("ok"),)),))
     [
         pytest.param((*HI, Turn(Role.ASSISTANT, (CALL,)), RESULT), False, id="thoughts-lost"),
         pytest.param((*HI, Turn(Role.ASSISTANT, (Thinking("Hm."), CALL)), RESULT), False, id="signature-lost"),
+        pytest.param(
+            (*HI, Turn(Role.ASSISTANT, (Thinking("Hm.", "details:{}"), CALL)), RESULT), False, id="another-s-signature"
+        ),
         pytest.param((*HI, Turn(Role.ASSISTANT, (Thinking("Hm.", "sig"), CALL)), RESULT), True, id="signed"),
         pytest.param((*HI, Turn(Role.ASSISTANT, (Thinking(redacted="x"), CALL)), RESULT), True, id="redacted"),
         pytest.param((*HI, Turn(Role.ASSISTANT, (CALL,)), RESULT, *HI), False, id="the-user-adds-to-the-results"),

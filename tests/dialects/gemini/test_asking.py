@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from proxy.dialects.gemini.asking import MODE, unsaid, write
 from proxy.dialects.gemini.request import read
@@ -371,8 +371,8 @@ def test_no_reasoning_is_not_said():
 
 
 def test_what_is_left_out_is_named():
-    assert unsaid(HI) == ()
-    assert unsaid(replace(HI, parallel_tool_calls=False, user="u", verbosity="low")) == (
+    assert unsaid(HI, "m", Quirks()) == ()
+    assert unsaid(replace(HI, parallel_tool_calls=False, user="u", verbosity="low"), "m", Quirks()) == (
         "parallel_tool_calls",
         "user",
         "verbosity",

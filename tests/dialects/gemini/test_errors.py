@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from proxy.dialects.gemini.errors import STATUS, body
-from proxy.errors import Kind
+from proxy.errors import Kind, Maker, UpstreamRefused
 from tests.test_errors import EVERY
 
 #: The words of the contract, by kind.
@@ -34,3 +34,16 @@ def test_body(error, kind, status, code):
     told = body(error)
     assert told.startswith(b'{"error":')  # the client looks for it as the first key
     assert orjson.loads(told) == {"error": {"code": status, "message": error.message, "status": WORDS[kind]}}
+
+
+@pytest.mark.parametrize(
+    ("word", "maker", "told"),
+    [
+        pytest.param("FAILED_PRECONDITION", Maker.GOOGLE, "FAILED_PRECONDITION", id="google-s-own"),
+        pytest.param("FAILED_PRECONDITION", Maker.OPENAI, "INVALID_ARGUMENT", id="another-s"),
+        pytest.param("A_WORD_OF_TOMORROW", Maker.GOOGLE, "INVALID_ARGUMENT", id="unknown"),
+    ],
+)
+def test_a_providers_own_word_passes_where_it_is_google_s(word, maker, told):
+    error = UpstreamRefused("no", status=400, type=word, maker=maker)
+    assert orjson.loads(body(error))["error"]["status"] == told

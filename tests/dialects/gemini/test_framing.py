@@ -7,7 +7,7 @@ import pytest
 
 from proxy import sse
 from proxy.dialects.gemini.errors import body, frame, retry_after
-from proxy.dialects.gemini.framing import Decoder
+from proxy.dialects.gemini.framing import Decoder, Reframer
 from proxy.dialects.gemini.listing import Listed, counted, model, models
 from proxy.errors import InvalidRequest
 from proxy.sse import Frame
@@ -33,6 +33,28 @@ def test_bare_json_is_a_frame(wire, frames):
     for pieces in cuts(wire):
         decoder = Decoder()
         assert [f for piece in pieces for f in decoder.feed(piece)] == frames
+
+
+@pytest.mark.parametrize(
+    ("wire", "passed"),
+    [
+        pytest.param(b"data: {}\r\n\r\n", b"data: {}\r\n\r\n", id="what-is-right-stays"),
+        pytest.param(
+            b'data: {}\r\n\r\n{\r\n  "error": {\r\n  }\r\n}\r\n',
+            b'data: {}\r\n\r\ndata: {\r\ndata:   "error": {\r\ndata:   }\r\ndata: }\r\n\r\n',
+            id="bare-json",
+        ),
+        pytest.param(b'{\n "a": 1\n}\n\ndata: {}\n\n', b'data: {\ndata:  "a": 1\ndata: }\n\ndata: {}\n\n', id="first"),
+        pytest.param(b"data: {}\n\n[{\n}]", b"data: {}\n\ndata: [{\ndata: }]\n\n", id="a-list-without-a-line-end"),
+        pytest.param(b"data: {}\n{\n\n", b"data: {}\n{\n\n", id="not-inside-a-frame"),
+        pytest.param(b"{}\n\n{}\n\n", b"data: {}\n\ndata: {}\n\n", id="several"),
+        pytest.param(b"nonsense\n\n", b"", id="other-lines-mean-nothing"),
+    ],
+)
+def test_bare_json_passes_as_a_frame(wire, passed):
+    for pieces in cuts(wire):
+        reframer = Reframer()
+        assert b"".join([*map(reframer.feed, pieces), reframer.end()]) == passed
 
 
 def test_a_frame_tells_a_fault():

@@ -40,6 +40,21 @@ def test_frames_pass_byte_for_byte(wire):
         assert (pipe.done, pipe.error, tap.usage) == (True, None, Usage(7, 3))
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"], ids=["crlf", "lf"])
+def test_a_burst_passes_as_single_frames_do(end):
+    many = [chunk(text(str(n)), usage={"promptTokenCount": 7, "candidatesTokenCount": n}) for n in range(50)]
+    last = chunk(text("."), finish="STOP", usage=COUNTS)
+    for chunks, finished in (([*many, last], True), ([*many[:20], last, *many[20:]], False), (many, False)):
+        wire = sse(*chunks).replace(b"\r\n", end)
+        pipe, tap, out = passed(wire)
+        assert (out[: len(wire)], tap.finished, pipe.done, pipe.frames) == (wire, finished, finished, len(chunks))
+        single = passed(*(wire[n : n + 1] for n in range(len(wire))))
+        assert (single[2], single[1].usage, single[0].frames) == (out, tap.usage, len(chunks))
+    _, tap, out = passed(sse(*many[:20], REFUSED, *many[20:]).replace(b"\r\n", end))
+    assert out.startswith(sse(*many[:20]).replace(b"\r\n", end) + b'data: {"error"')
+    assert tap.error is not None
+
+
 @pytest.mark.parametrize(
     ("chunks", "finished"),
     [
@@ -80,6 +95,20 @@ def test_an_error_is_spelled_anew_and_ends_the_stream(refusal, array):
     assert pipe.error.kind is Kind.RATE_LIMITED
     assert b'{"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}' in out
     assert b'"y"' not in out
+
+
+BARE = b'{\r\n  "error": {\r\n    "code": 429,\r\n    "message": "slow down"\r\n  }\r\n}'
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n\r\n"], ids=["torn", "a-line-end", "a-blank-line"])
+@pytest.mark.parametrize(("before", "after"), [(b"", b""), (b"[", b"]")], ids=["quirk-3-bare-json", "in-a-list"])
+@pytest.mark.parametrize("begun", [b"", sse(chunk(text("x")))], ids=["first", "in-the-middle"])
+def test_an_error_that_is_no_event_is_one_all_the_same(begun, before, after, end):
+    for pieces in cuts(begun + before + BARE + after + end):
+        pipe, _, out = passed(*pieces)
+        assert pipe.error is not None
+        assert pipe.error.kind is Kind.RATE_LIMITED
+        assert out == begun + b'data: {"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}\n\n'
 
 
 def test_the_scrub_sees_messages():

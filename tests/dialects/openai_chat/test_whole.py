@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects.openai_chat.reader import ChatReader
-from proxy.dialects.openai_chat.whole import as_stream, check
+from proxy.dialects.openai_chat.whole import as_stream, check, usage_in
 from proxy.errors import GatewayError, Kind
 from proxy.events import Answer
 from proxy.sse import Decoder
@@ -151,6 +151,65 @@ def test_any_body_is_taken_or_refused(raw):
     except GatewayError:
         return
     stream(body)
+
+
+# The usage of an answer that goes on as it is...
+
+
+def judged(look, raw: bytes) -> object:
+    """What is found in an answer, or the fault with it."""
+    try:
+        return look(raw, nothing)
+    except GatewayError as exc:
+        return type(exc), exc.kind, exc.message
+
+
+def found(raw: bytes, scrub: object) -> object:
+    told = check(raw, scrub).get("usage")
+    return told if isinstance(told, dict) else None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(dumps(answer(content="Hi")), id="usual"),
+        pytest.param(b" \n" + dumps(answer(content="H\u00efi\U0001f642")), id="not-ascii"),
+        pytest.param(b'{"choices":[]}', id="none"),
+        pytest.param(b'{"choices":[],"usage":null}', id="null"),
+        pytest.param(b'{"choices":[],"usage":"odd"}', id="odd"),
+        pytest.param(b'{"choices":[],"usage":{"prompt_tokens":1%b}}' % (b"0" * 400), id="a-count-without-bound"),
+        pytest.param(b'{"choices":[],"usage":{"a":1},"usage":{"a":2}}', id="said-twice"),
+        pytest.param(b'{"choices":[],"usage":{"a":1},"error":null,"object":null,"success":true}', id="good-signs"),
+        pytest.param(b'{"choices":[],"object":"error","message":"no"}', id="an-error-by-its-name"),
+        pytest.param(b'{"choices":[],"object":7,"error":""}', id="signs-that-say-nothing"),
+        pytest.param(b'{"choices":[],"success":false,"errors":[{"message":"no"}]}', id="no-success"),
+        pytest.param(b'{"choices":[],"error":{"message":"no"}}', id="an-error"),
+        pytest.param(b'{"choices":{}}', id="choices-that-are-none"),
+        pytest.param(b'{"choices":[]', id="half"),
+        pytest.param(b'{"choices":["\xff"]}', id="not-utf-8"),
+        pytest.param(b"[]", id="an-array"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_a_glance_finds_what_a_whole_look_does(raw):
+    assert judged(usage_in, raw) == judged(found, raw)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["choices", "usage", "error", "success", "object", "x"]),
+        json | st.just([]) | st.just({}) | st.fixed_dictionaries({"prompt_tokens": json}),
+    )
+)
+@thorough
+def test_a_glance_finds_what_a_whole_look_does_in_anything(body):
+    raw = dumps(body)
+    assert judged(usage_in, raw) == judged(found, raw)
+
+
+@chat_wholes
+def test_a_glance_finds_the_usage_of_recorded_answers(recording):
+    assert usage_in(recording.body, nothing) == check(recording.body, nothing).get("usage")
 
 
 # Recorded...

@@ -33,8 +33,8 @@ from tests.dialects.openai_responses import asked
 HI = Turn(Role.USER, (Text("Hi"),))
 
 
-def sent(*turns: Turn, quirks: Quirks | None = None, **fields):
-    return json.loads(write(Request("m", turns or (HI,), **fields), model="up", quirks=quirks or Quirks()))
+def sent(*turns: Turn, model: str = "up", quirks: Quirks | None = None, **fields):
+    return json.loads(write(Request("m", turns or (HI,), **fields), model=model, quirks=quirks or Quirks()))
 
 
 def message(role: str, *content):
@@ -50,7 +50,13 @@ def output(words: str):
 
 
 def test_the_least_that_is_asked():
-    assert sent() == {"model": "up", "input": [message("user", text("Hi"))], "stream": False, "store": False}
+    assert sent() == {
+        "model": "up",
+        "input": [message("user", text("Hi"))],
+        "stream": False,
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,32 @@ def test_the_system_prompt_is_the_instructions():
     assert sent(system=(Text("a"), Text("b")))["instructions"] == "a\n\nb"
 
 
+def test_a_prompt_alone_is_said_by_somebody():
+    """There is no response to instructions alone."""
+    body = json.loads(write(Request("m", (), system=(Text("a"),)), model="up", quirks=Quirks()))
+    assert body["input"] == [message("user", text("a"))]
+    assert "instructions" not in body
+    with pytest.raises(InvalidRequest, match="holds no text"):
+        write(Request("m", (Turn(Role.USER, ()),)), model="up", quirks=Quirks())
+
+
+def test_a_turn_without_words_is_left_out():
+    assert sent(HI, Turn(Role.ASSISTANT, ()), Turn(Role.USER, ()), HI)["input"] == [message("user", text("Hi"))] * 2
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        pytest.param(Document(data="JVBE", media_type="application/pdf"), "file.pdf", id="pdf"),
+        pytest.param(Document(data="YSxi", media_type="text/csv"), "file.csv", id="csv"),
+        pytest.param(Document(data="JVBE"), "file.pdf", id="unknown"),
+        pytest.param(Document(data="JVBE", name="a"), "a", id="named"),
+    ],
+)
+def test_a_file_s_name_tells_what_it_is(document, name):
+    assert sent(Turn(Role.USER, (document,)))["input"][0]["content"][0]["filename"] == name
+
+
 def test_roles_that_a_provider_does_not_know_are_renamed():
     body = sent(Turn(Role.SYSTEM, (Text("a"),)), quirks=Quirks(roles={"system": "developer"}))
     assert body["input"][0]["role"] == "developer"
@@ -167,7 +199,6 @@ def test_what_a_provider_encrypted_goes_back_to_it():
 def test_thoughts_of_other_providers_stay_away(thought):
     body = sent(HI, Turn(Role.ASSISTANT, (thought, Text("a"))))
     assert [item["type"] for item in body["input"]] == ["message", "message"]
-    assert "include" not in body
 
 
 def test_a_thought_without_what_followed_it_stays_away():
@@ -194,7 +225,35 @@ def test_a_thought_without_what_followed_it_stays_away():
 def test_how_much_to_think(reasoning, words):
     body = sent(reasoning=reasoning)
     assert body.get("reasoning") == words
-    assert ("include" in body) == bool(words)
+    assert body["include"] == ["reasoning.encrypted_content"]  # models think unasked
+
+
+@pytest.mark.parametrize(
+    ("model", "thinks"),
+    [
+        pytest.param("gpt-5-codex", True, id="codex"),
+        pytest.param("o3-pro", True, id="o"),
+        pytest.param("gpt-5.4-nano", True, id="gpt-5"),
+        pytest.param("gpt-oss-120b", True, id="open"),
+        pytest.param("codex-mini-latest", True, id="codex-mini"),
+        pytest.param("openai/gpt-5-codex", True, id="with-its-maker"),
+        pytest.param("my-thinker", True, id="anything-else"),
+        pytest.param("gpt-4o", False, id="gpt-4o"),
+        pytest.param("openai/gpt-4.1-mini", False, id="gpt-4.1-with-its-maker"),
+        pytest.param("ft:gpt-4o-mini:org::id", False, id="fine-tuned"),
+        pytest.param("gpt-3.5-turbo", False, id="gpt-3.5"),
+        pytest.param("gpt-35-turbo", False, id="gpt-3.5-at-azure"),
+        pytest.param("gpt-5-chat-latest", False, id="chat-variant"),
+        pytest.param("gpt-5.1-chat-latest", False, id="chat-variant-with-a-point"),
+        pytest.param("chatgpt-4o-latest", False, id="chatgpt"),
+    ],
+)
+def test_models_that_do_not_think_are_not_told_to(model, thinks):
+    """They refuse the words for it, thoughts of earlier turns, and to be asked for what they thought."""
+    turn = Turn(Role.ASSISTANT, (Thinking("Hm.", sign("gAAA")), Text("a")))
+    body = sent(HI, turn, model=model, reasoning=Reasoning("low"))
+    assert ("include" in body, "reasoning" in body) == (thinks, thinks)
+    assert [item["type"] for item in body["input"]] == ["message", *["reasoning"] * thinks, "message"]
 
 
 # Settings...
@@ -202,25 +261,26 @@ def test_how_much_to_think(reasoning, words):
 
 def test_settings_have_their_own_names_here():
     wanted = ResponseFormat({"maximum": 2**70}, "n", True, "d")
-    tool = Tool("f", "does", {"type": "object"}, True)
+    tool = Tool("f", "does", {"type": "string"}, True)
     body = sent(
         stream=True,
-        max_tokens=9,
+        max_tokens=99,
         temperature=0.0,
         top_p=0.5,
         user="u",
         verbosity="low",
         response_format=wanted,
         tools=(tool, Tool("g")),
+        model="gpt-4.1",
         tool_choice=ToolChoice(Choice.NAMED, "f"),
         parallel_tool_calls=False,
     )
     del body["input"]
     assert body == {
-        "model": "up",
+        "model": "gpt-4.1",
         "stream": True,
         "store": False,
-        "max_output_tokens": 9,
+        "max_output_tokens": 99,
         "temperature": 0.0,
         "top_p": 0.5,
         "user": "u",
@@ -235,7 +295,7 @@ def test_settings_have_their_own_names_here():
             },
         },
         "tools": [
-            {"type": "function", "name": "f", "description": "does", "parameters": {"type": "object"}, "strict": True},
+            {"type": "function", "name": "f", "description": "does", "parameters": {"type": "string"}, "strict": True},
             {
                 "type": "function",
                 "name": "g",
@@ -247,6 +307,35 @@ def test_settings_have_their_own_names_here():
         "tool_choice": {"type": "function", "name": "f"},
         "parallel_tool_calls": False,
     }
+
+
+@pytest.mark.parametrize(("wanted", "told"), [(1, 16), (16, 16), (17, 17)])
+def test_an_answer_may_be_no_shorter_than_the_provider_has_it(wanted, told):
+    assert sent(max_tokens=wanted)["max_output_tokens"] == told
+
+
+def test_a_name_that_is_too_long_becomes_another_that_stays_the_same():
+    """OpenAI takes 64 characters; Claude Code's have more."""
+    assert sent(user="u" * 64)["user"] == "u" * 64
+    first, again, other = (sent(user=user)["user"] for user in ("u" * 65, "u" * 65, "v" * 65))
+    assert len(first) == 64
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        pytest.param(None, {"type": "object", "properties": {}}, id="none"),
+        pytest.param({}, {"type": "object", "properties": {}}, id="empty"),
+        pytest.param({"type": "object"}, {"type": "object", "properties": {}}, id="as-mcp-servers-have-it"),
+        pytest.param(
+            {"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}, id="whole"
+        ),
+        pytest.param({"anyOf": [{"type": "object"}]}, {"anyOf": [{"type": "object"}]}, id="something-else"),
+    ],
+)
+def test_an_object_has_properties(schema, told):
+    assert sent(tools=(Tool("f", schema=schema),))["tools"][0]["parameters"] == told
 
 
 @pytest.mark.parametrize("mode", [Choice.AUTO, Choice.NONE, Choice.REQUIRED])
@@ -298,7 +387,12 @@ def test_what_would_change_the_answer_is_refused(fields, param):
     with pytest.raises(InvalidRequest) as caught:
         sent(**fields)
     assert caught.value.param == param
+    assert f"`{param}`" in caught.value.message
     assert "Responses" in caught.value.message
+
+
+def test_unless_it_is_to_be_left_out():
+    assert "stop" not in sent(stop=("x",), quirks=Quirks(drop=("stop",)))
 
 
 @pytest.mark.parametrize("part", [Audio("x", "wav"), ToolResult("1")])
@@ -318,5 +412,11 @@ def test_a_schema_too_deep_to_write_is_refused():
 def test_what_can_be_done_without_is_named():
     turn = Turn(Role.USER, (Text("Hi"),), "bob")
     request = Request("m", (turn,), top_k=5, seed=0, presence_penalty=0.1, frequency_penalty=0.1)
-    assert unsaid(request) == ("top_k", "seed", "presence_penalty", "frequency_penalty", "name")
-    assert unsaid(Request("m", (HI,))) == ()
+    assert unsaid(request, "m", Quirks()) == ("top_k", "seed", "presence_penalty", "frequency_penalty", "name")
+    assert unsaid(Request("m", (HI,)), "m", Quirks()) == ()
+
+
+def test_what_is_left_out_for_a_model_or_by_the_operator_is_named():
+    request = Request("m", (HI,), stop=("x",), reasoning=Reasoning("low"))
+    assert unsaid(request, "gpt-4o", Quirks(drop=("stop",))) == ("stop", "reasoning")
+    assert unsaid(request, "o3", Quirks(drop=("stop",))) == ("stop",)

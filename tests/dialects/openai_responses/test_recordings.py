@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import random
 
+import pytest
+
 from proxy.dialects.openai_responses.reader import read_whole
 from proxy.dialects.openai_responses.tap import Tap
 from proxy.dialects.openai_responses.words import usage_of
 from proxy.events import Block, Stop
 from proxy.sse import Reframer, split
+from tests import recordings
 from tests.cuts import at, drip
 from tests.dialects.openai_responses import dumps, fold, frames, nothing, read, recorded, write
 from tests.dialects.openai_responses.grammar import check
+
+WHOLE = [
+    pytest.param(r, id=r.name) for r in recordings.WHOLES if r.status == 200 and b'"object": "response"' in r.body
+] or [pytest.param(None, id="none", marks=pytest.mark.skip(reason="no recordings beside the repository"))]
 
 
 def chunked(body: bytes) -> list[list[bytes]]:
@@ -51,6 +58,16 @@ def test_the_stream_folds_to_the_response_that_it_ends_with(recording):
     for one in (*streamed.blocks, *whole.blocks):
         one.pieces, one.signature = ["".join(one.pieces)], one.signature and "sealed"
     assert streamed == whole
+
+
+@pytest.mark.parametrize("recording", WHOLE)
+def test_whole_responses_are_read(recording):
+    told = json.loads(recording.body)
+    answer = fold(read_whole(recording.body, nothing))
+    assert [(b.id, b.name, b.text) for b in answer.blocks if b.block is Block.TOOL_CALL] == [
+        (item["call_id"], item["name"], item["arguments"]) for item in told["output"] if item["type"] == "function_call"
+    ]
+    assert (answer.id, answer.model, answer.usage) == (told["id"], told["model"], usage_of(told["usage"]))
 
 
 @recorded
