@@ -6,11 +6,11 @@ exchange around a bridge is the same for all.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from proxy.dialects.openai_chat import request as chat_request
 from proxy.dialects.openai_chat import whole as chat_whole
@@ -36,6 +36,23 @@ if TYPE_CHECKING:
     from proxy.state.memory import Memory
 
     Fail = Callable[[GatewayError], bytes]
+
+
+class Posed(Protocol):
+    """A client's request, with what its bridge needs from around it."""
+
+    body: bytes
+
+    @property
+    def scrub(self) -> Scrub:
+        """Takes secrets out of a provider's words."""
+
+    @property
+    def memory(self) -> Memory | None:
+        """Whose thoughts will be wanted back."""
+
+    def fail(self, error: GatewayError) -> bytes:
+        """Say a fault inside a stream, in the client's dialect."""
 
 
 class Given(Protocol):
@@ -108,33 +125,24 @@ class OpenAIBridge:
     dropped: tuple[str, ...] = ()
     headers = b""
 
-    def __init__(
-        self,
-        body: bytes,
-        operation: str,
-        scrub: Scrub,
-        fail: Fail,
-        *,
-        stream_default: bool = False,
-        memory: Memory | None = None,
-    ) -> None:
+    def __init__(self, posed: Posed, operation: str, *, stream_default: bool = False) -> None:
         """``stream_default`` says what is meant where `stream` is not given."""
         self.operation = operation
         self.dialect = "openai_chat" if operation == "chat" else operation
-        self._request = chat_request.parse(body, messages=operation == "chat")
-        self.model = self._request.model or None
+        self._request = request = chat_request.parse(posed.body, messages=operation == "chat")
+        self.model = request.model or None
         if operation == "embeddings":
-            self._request.stream = False  # there is nothing to stream; the field is the provider's to judge
-        self.stream = self._request.stream
-        if stream_default and bytes(self._request.fields.get("stream", b"null")) == b"null":
+            request.stream = False  # there is nothing to stream; the field is the provider's to judge
+        self.stream = request.stream
+        if stream_default and bytes(request.fields.get("stream", b"null")) == b"null":
             self.stream = True
-        self._scrub = scrub
-        self._fail = fail
-        self._memory = memory
+        self._scrub = posed.scrub
+        self._fail = posed.fail
+        self._memory = posed.memory
         self._overheard = False  # its thoughts will be wanted back
 
     def meet(self, target: Target) -> Bridge:
-        if self.operation != "chat" or target.speaks("openai_chat"):
+        if self.operation != "chat" or "openai_chat" in target.dialects:
             self._overheard = target.quirks.return_reasoning and "tools" in self._request.fields
             return self
         from proxy.dialects.openai_chat.reading import read
@@ -172,12 +180,14 @@ class OpenAIBridge:
             provider = provider_side("openai_chat")
             folded = fold(stream_events(provider.reader(self._scrub, _NOTHING), body))
             return client_side("openai_chat").whole(folded, model, _NOTHING), folded.usage
-        answer = chat_whole.check(body, self._scrub, "data" if self.operation == "embeddings" else "choices")
+        if self.operation == "embeddings":
+            usage = chat_whole.check(body, self._scrub, "data").get("usage")
+        else:
+            usage = chat_whole.usage_in(body, self._scrub)
         if self._overheard and self._memory is not None:
             fold(
                 self._memory.listen(provider_side("openai_chat").read_whole(body, self._scrub, _NOTHING), "openai_chat")
             )
-        usage = answer.get("usage")
         return body, usage_of(usage) if isinstance(usage, dict) else None
 
     def keepalive(self, mode: str) -> bytes:
@@ -274,7 +284,9 @@ class Crossing:
         self.dialect = self._provider.name
         self.stream = request.stream
         self.media_type = side.media_type
-        self.dropped = (*request.dropped, *self._provider.unsaid(request))
+        # A wildcard's deployment has no name of its own: the client's stands for it.
+        unsaid = self._provider.unsaid(request, target.upstream or request.model or "", target.quirks)
+        self.dropped = (*request.dropped, *unsaid)
 
     def body(self, upstream: str, target: Target) -> bytes:
         try:

@@ -1,8 +1,8 @@
 """The client's connection, as aiohttp serves it, with what a gateway needs on top.
 
 Everything that leans on aiohttp's inside is in this module: a request head has a deadline of its
-own, requests that are not HTTP get our words instead of aiohttp's text, and a stream can be
-written straight to the transport, with no task woken between upstream's read and ours.
+own, requests that are not HTTP get our words instead of aiohttp's text, and plain requests are
+served past its parser and its task for each.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -19,8 +20,11 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from proxy import plain
+from proxy.plain import Plain
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from aiohttp import StreamReader
     from aiohttp.http import RawRequestMessage
@@ -42,31 +46,64 @@ class Manners(Protocol):
 
 MANNERS: web.AppKey[Manners] = web.AppKey("manners", Manners)
 
+
+class First(Protocol):
+    """Who looks at requests before the application does."""
+
+    def take(self, request: web.Request | Plain) -> Coroutine[Any, Any, web.StreamResponse] | None:
+        """Serve a request; None where it is the application's."""
+
+
+FIRST: web.AppKey[First] = web.AppKey("first", First)
+
 _VERSIONS = (HttpVersion10, HttpVersion11)
+_BLANK = b"\r\n\r\n"  # the end of a head, and of chunks
 #: Bytes that the kernel takes for a client beyond those on their way to it.
 _UNSENT = 128 * 1024
+#: Bytes of further requests that may wait while one is served.
+_MOST_LATER = 64 * 1024
 
 
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_body", "_full_since", "_head", "_manners", "_unsent", "waiting_since", "writable")
+    __slots__ = (
+        "_body",
+        "_first",
+        "_full_since",
+        "_head",
+        "_lane",
+        "_later",
+        "_left",
+        "_manners",
+        "_unsent",
+        "full",
+        "waiting_since",
+        "writable",
+    )
 
-    def __init__(self, server: Server, manners: Manners, **kwargs: Any) -> None:
+    def __init__(self, server: Server, manners: Manners, first: First | None, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._manners = manners
+        self._first = first
+        self._lane: asyncio.Task[None] | None = None  # serves a plain request, past aiohttp
+        self._later = b""  # what has come since then
         #: When the client began to owe us a request head; 0 if it does not.
         self.waiting_since = 0.0
         self._head = 0  # bytes of a request head that is not all there yet
         self._body: StreamReader | None = None  # of the latest request
-        self._full_since = 0.0  # since when the client has taken nothing of a full buffer; 0 if there is none
-        self._unsent = 0  # bytes in that buffer when it was last looked at
-        #: Told when the transport's buffer has drained after it was full.
+        #: Bytes of that body still to come; None where the parser may have begun with the next head.
+        self._left: int | None = 0
+        self._full_since = 0.0  # since when the client has taken nothing of what waits for it; 0 if nothing does
+        self._unsent = 0  # bytes that waited when it was last looked at
+        #: Is the transport's buffer full, since the client is slower than what it is sent?
+        self.full = False
+        #: Told when that buffer has drained after it was full.
         self.writable: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.waiting_since = self._loop.time()
+        self.waiting_since = monotonic()
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             # Else the kernel takes megabytes for a client that does not read, before anybody here is told.
@@ -74,21 +111,127 @@ class Connection(RequestHandler):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def data_received(self, data: bytes) -> None:
+        if self._lane is not None:
+            self._keep_for_later(data)
+        elif self._first is None or not self._take_plain(data, self._first):
+            self._parse(data)
+
+    # Plain requests, past aiohttp's parser, request and task of its own...
+
+    def _take_plain(self, data: bytes, first: First) -> bool:
+        """Serve a plain request, if nothing that came before it is still to be done."""
+        if self._messages or self._left != 0 or self._close or self._force_close:
+            return False
+        if self._waiter is None and self._request_count:  # aiohttp is not done with the last one
+            return False
+        if self._body is not None and not self._body.is_eof():
+            return False
+        request = plain.read(data, self, self.max_field_size)
+        serving = first.take(request) if request is not None else None
+        if serving is None:
+            return False
+        self.waiting_since = 0.0
+        self._lane = self._loop.create_task(self._serve(serving))
+        return True
+
+    async def _serve(self, serving: Coroutine[Any, Any, web.StreamResponse]) -> None:
+        goes_on = False
+        try:
+            sent = await serving
+            await sent.write_eof()
+            goes_on = bool(sent.keep_alive)
+        except ConnectionError:
+            pass  # the client has left
+        except Exception:
+            log.exception("a request failed outside of its handler")
+        finally:
+            self._lane = None
+        if not goes_on or self._close:
+            if self.transport is not None:
+                self.transport.close()
+            return
+        self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+        if self._later:
+            later, self._later = self._later, b""
+            self._resume_transport_reading()
+            self.data_received(later)
+
+    def _keep_for_later(self, data: bytes) -> None:
+        self._later += data
+        if len(self._later) > _MOST_LATER:
+            self._pause_transport_reading()
+
+    def _process_keepalive(self) -> None:
+        if self._lane is None:
+            super()._process_keepalive()
+        else:  # aiohttp takes us for idle; the lane's end winds the clock up again
+            self._keepalive_handle = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._lane is not None:
+            self._lane.cancel()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # as aiohttp has it
+        self._close = True
+        if self._lane is not None:
+            await asyncio.wait({self._lane}, timeout=timeout)
+        if self._lane is not None:
+            self._lane.cancel()
+            await asyncio.wait({self._lane}, timeout=timeout)
+        await super().shutdown(timeout)
+
+    # All others, through it...
+
+    def _parse(self, data: bytes) -> None:
         # A body's bytes are no head that dawdles, also while no handler is there to read them.
         in_body = self._body is not None and not self._body.is_eof()
+        count = self._request_count
         super().data_received(data)
-        if self._messages:
-            self._look_at_heads(self._head + len(data))
-            self._body = self._messages[-1][1]
-        if self._request_in_progress or self._messages:
+        messages = self._messages
+        self._left = self._still_to_come(data, self._request_count - count)
+        if messages:
+            message, self._body = messages[-1]
+            received = self._head + len(data)
+            if (
+                len(messages) > 1
+                or isinstance(message, _ErrInfo)
+                or message.version is not HttpVersion11
+                or received > self.max_field_size
+                or hdrs.EXPECT in message.headers
+            ):  # hardly ever
+                self._look_at_heads(received)
+            self.waiting_since, self._head = 0.0, 0
+        elif self._request_in_progress:
             self.waiting_since, self._head = 0.0, 0
         elif data and not in_body:
-            self.waiting_since = self.waiting_since or self._loop.time()
+            self.waiting_since = self.waiting_since or monotonic()
             self._head += len(data)
             if self._head > self.max_field_size and not self._force_close:
                 self._messages.append(_fault("a head that is too large"))
                 if self._waiter is not None and not self._waiter.done():
                     self._waiter.set_result(None)
+
+    def _still_to_come(self, data: bytes, new: int) -> int | None:
+        """Tell from what the parser was fed where it stands, which it keeps to itself.
+
+        ``new`` messages began in ``data``.  What is told may be too little, but never too much.
+        """
+        left = self._left
+        if not new:
+            return left - len(data) if left is not None and left >= len(data) else None
+        message, body = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            return None
+        if data.endswith(_BLANK) and body.is_eof():
+            return 0  # a head that followed would be all there, and so no longer the parser's
+        end, length = data.find(_BLANK), message.headers.get(hdrs.CONTENT_LENGTH)
+        if left != 0 or end < 0 or length is None:
+            return None
+        left = int(length) - (len(data) - end - len(_BLANK))
+        return left if left >= 0 else None
 
     def _look_at_heads(self, received: int) -> None:
         messages = self._messages
@@ -119,11 +262,13 @@ class Connection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._full_since = self._loop.time()
+        self.full = True
+        self._full_since = monotonic()
         self._unsent = 0
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.full = False
         self._full_since = 0.0
         if self.writable is not None:
             self.writable()
@@ -140,12 +285,19 @@ class Connection(RequestHandler):
 
     def stalled(self, now: float, patience: float) -> bool:
         """Has the client taken nothing of what waits for it in ``patience`` seconds?  Those who ask look often."""
-        if not self._full_since or self.transport is None:
+        if self.transport is None:
             return False
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        if self._unsent < before:
-            self._full_since = now  # slow, but it reads
+        if not self._unsent:
+            self._full_since = 0.0
+            return False
+        if self._unsent < before or not self._full_since:
+            self._full_since = now  # slow, but it reads; or too little waits for anybody to be told
         return bool(before) and now - self._full_since > patience  # a first look cannot know
+
+    async def caught_up(self) -> None:
+        """Wait until the client has taken most of what it was sent.  Raises ``ConnectionError`` if it leaves."""
+        await self._drain_helper()
 
     def abort(self) -> None:
         """Drop the connection with whatever its buffers hold."""
@@ -169,18 +321,19 @@ def _size(message: RawRequestMessage) -> int:
 class Server(web.Server):
     """Makes our connections, and drops those that never finish a request head or never read their answer."""
 
-    def __init__(self, manners: Manners, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, manners: Manners, first: First | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._manners = manners
+        self._first = first
         self._sweep: asyncio.TimerHandle | None = None
 
     def __call__(self) -> RequestHandler:
         if self._sweep is None:
             self._sweep = self._loop.call_later(1, self._close_late)
-        return Connection(self, self._manners, loop=self._loop, **self._kwargs)
+        return Connection(self, self._manners, self._first, loop=self._loop, **self._kwargs)
 
     def _close_late(self) -> None:
-        now, patience = self._loop.time(), self._manners.patience
+        now, patience = monotonic(), self._manners.patience
         connections = self.connections
         for connection in connections:
             if not isinstance(connection, Connection):
@@ -195,82 +348,37 @@ class Server(web.Server):
 def make_server(app: web.Application, **kwargs: Any) -> Server:
     """Build the server of an application: aiohttp's own, with our connections."""
     # Bodies are decompressed where they are counted; the parser would also call encodings that it lacks malformed.
-    plain = app._make_handler(auto_decompress=False, **kwargs)
+    ordinary = app._make_handler(auto_decompress=False, **kwargs)
+    first = app.get(FIRST)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await ((first and first.take(request)) or ordinary.request_handler(request))
+
     return Server(
         app[MANNERS],
-        plain.request_handler,
-        request_factory=plain.request_factory,
-        handler_cancellation=plain.handler_cancellation,
-        loop=plain._loop,
-        **plain._kwargs,
+        first,
+        handle,
+        request_factory=ordinary.request_factory,
+        handler_cancellation=ordinary.handler_cancellation,
+        loop=ordinary._loop,
+        **ordinary._kwargs,
     )
 
 
-class Outlet:
-    """The client's side of a stream: whole frames go to its transport, at once.
+def body_at_hand(request: web.Request | Plain) -> bytes | None:
+    """Take a body that came together with its head; None where it must be waited for.
 
-    The head and the first frames leave in one write, through aiohttp; what follows is written
-    behind its back, in the framing that it has begun.
+    aiohttp's own way looks for more to parse each time, in case reading had been stopped.
     """
-
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self._connection: Any = request.protocol
-        self._chunked = request.version >= (1, 1)
-        self._writer: Any = None  # aiohttp's StreamWriter
-        self._over = False
-
-    async def open(self, response: web.StreamResponse, first: bytes, *, last: bool = False) -> None:
-        """Send the head and ``first``, which may be empty, or is the whole body if ``last``."""
-        response._send_headers_immediately = False  # they leave with what is written next
-        self._writer = await response.prepare(self._request)
-        if last:
-            self._over = True
-            await self._writer.write_eof(first)
-        elif first:
-            await self._writer.write(first, drain=False)
-        else:
-            self._writer.send_headers()
-
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send ``data``; a client that has left takes nothing, and its handler is being cancelled.
-
-        ``last`` ends the body in the same write.
-        """
-        transport = self._connection.transport
-        if transport is None or self._over or transport.is_closing():
-            return
-        if last:
-            self._over = True
-            self._writer._eof = True  # as `set_eof` would, which would write once more
-            transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if self._chunked else data)
-            return
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    def finish(self) -> None:
-        """End the body."""
-        if self._over or self._writer is None:
-            return
-        self._over = True
-        transport = self._connection.transport
-        if transport is not None and not transport.is_closing():
-            self._writer.set_eof()
-
-    @property
-    def full(self) -> bool:
-        """Is the client slower than its stream?"""
-        return bool(self._connection.writing_paused)
-
-    def stalled(self, now: float, patience: float) -> bool:
-        """Has the client taken nothing in ``patience`` seconds, although there is something for it?"""
-        return bool(self._connection.stalled(now, patience))
-
-    def on_writable(self, tell: Callable[[], None] | None) -> None:
-        """Have ``tell`` called when the client has caught up."""
-        self._connection.writable = tell
-
-    def cut(self) -> None:
-        """Drop the connection without ending the body."""
-        self._over = True
-        if self._connection.transport is not None:
-            self._connection.transport.abort()
+    if isinstance(request, Plain):
+        return request.body
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or request.protocol._reading_paused:
+        return None
+    buffer = getattr(content, "_buffer", None)  # a request without a body has none
+    if not buffer or len(buffer) > 1 or content._http_chunk_splits is not None:
+        return None
+    data: bytes = buffer.popleft()
+    content._size = 0
+    content._cursor += len(data)
+    return data

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy import __version__
 from proxy.dialects import simple_chat
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 AGENT = f"ai-proxy/{__version__}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One configuration, worked out: a request keeps the one that it began with."""
 
     settings: Settings

@@ -7,17 +7,16 @@ import contextlib
 import logging
 from math import ceil
 from random import random
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from proxy import answers
 from proxy.asked import CountAsked, DialectAsked, SimpleAsked
 from proxy.bridges import OpenAIBridge
-from proxy.connection import Outlet
-from proxy.context import BODY, CALLER, PLAN, RECORD
 from proxy.errors import GatewayError, InternalError, NotFound
-from proxy.gateway import GATEWAY
-from proxy.middleware.failures import form_of
+from proxy.outlet import Outlet
 from proxy.refusals import read_refusal, refused
 from proxy.registry import retry_after
 from proxy.relay import ClientStalled, Ready, Relay
@@ -25,22 +24,23 @@ from proxy.routing.decide import choose
 from proxy.upstream.connection import Stale
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.asked import Asked
     from proxy.bridges import Bridge
+    from proxy.context import Exchange
     from proxy.events import Usage
-    from proxy.gateway import Gateway, Plan
-    from proxy.observe.record import Record
     from proxy.routing.table import Route, Target
     from proxy.upstream import Head
+
+    #: Reads what an exchange is about; where nobody need be asked, the answer.
+    Ask = Callable[[Exchange], Asked | bytes]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-EVENT_STREAM = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+UNBUFFERED = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 #: A whole answer may be larger than a frame: embeddings of long lists are.
 _WHOLE = 8
 #: Bytes that a client's transport takes without being full.
@@ -49,215 +49,203 @@ _AT_ONCE = 32 * 1024
 _LONGEST_PAUSE = 30 * 24 * 3600.0
 
 
-# The endpoints...
+# The endpoints: what each client asks for, or the answer where nobody need be asked...
 
 
-async def chat_completions(request: web.Request) -> web.StreamResponse:
+def chat_completions(exchange: Exchange) -> Asked:
     """`POST /v1/chat/completions`."""
-    return await exchange(request, _openai(request, "chat"), request[PLAN].settings.defaults.code)
+    return OpenAIBridge(exchange, "chat")
 
 
-async def completions(request: web.Request) -> web.StreamResponse:
+def completions(exchange: Exchange) -> Asked:
     """`POST /v1/completions`."""
-    return await exchange(request, _openai(request, "completions"), request[PLAN].settings.defaults.code)
+    return OpenAIBridge(exchange, "completions")
 
 
-async def embeddings(request: web.Request) -> web.StreamResponse:
+def embeddings(exchange: Exchange) -> Asked:
     """`POST /v1/embeddings`."""
-    return await exchange(request, _openai(request, "embeddings"), "")
+    return OpenAIBridge(exchange, "embeddings")
 
 
-async def chat(request: web.Request) -> web.StreamResponse:
+def chat(exchange: Exchange) -> Asked:
     """`POST /chat`: chat completions with the simple form of errors; `Accept` may ask for a stream."""
-    wants_stream = "text/event-stream" in ",".join(request.headers.getall("Accept", ())).lower()
-    return await exchange(request, _openai(request, "chat", wants_stream), request[PLAN].settings.defaults.proxy)
+    wants_stream = "text/event-stream" in ",".join(exchange.request.headers.getall("Accept", ())).lower()
+    return OpenAIBridge(exchange, "chat", stream_default=wants_stream)
 
 
-async def api_chat(request: web.Request) -> web.StreamResponse:
+def api_chat(exchange: Exchange) -> Asked:
     """`POST /api/chat`."""
-    fail, id = form_of(request).frame, request[RECORD].request_id
-    asked = SimpleAsked(request[BODY], request[PLAN].scrub, lambda error: fail(error, id))
-    return await exchange(request, asked, request[PLAN].settings.defaults.chat)
+    return SimpleAsked(exchange.body, exchange.plan.scrub, exchange.fail)
 
 
-async def messages(request: web.Request) -> web.StreamResponse:
+def messages(exchange: Exchange) -> Asked:
     """`POST /v1/messages`, as Anthropic has it."""
-    return await exchange(request, _dialect(request, "anthropic_messages"), request[PLAN].settings.defaults.code)
+    return _dialect(exchange, "anthropic_messages")
 
 
-async def responses(request: web.Request) -> web.StreamResponse:
+def responses(exchange: Exchange) -> Asked:
     """`POST /v1/responses`, as OpenAI has it, without what would need a memory here."""
-    return await exchange(request, _dialect(request, "openai_responses"), request[PLAN].settings.defaults.code)
+    return _dialect(exchange, "openai_responses")
 
 
-async def gemini(request: web.Request) -> web.StreamResponse:
+def gemini(exchange: Exchange) -> Asked | bytes:
     """`POST /v1beta/models/{model}:generateContent` and its kin, as Google has them."""
+    request = exchange.request
+    assert isinstance(request, web.Request)  # a pattern's paths are the application's
     name, _, action = request.match_info["call"].rpartition(":")
     model = name.removeprefix("models/")
     match action:
         case "generateContent":
-            asked = _dialect(request, "gemini", model=model, stream=False)
+            return _dialect(exchange, "gemini", model=model, stream=False)
         case "streamGenerateContent":
             form = "gemini" if request.query.get("alt") == "sse" else "gemini_array"
-            asked = _dialect(request, "gemini", model=model, stream=True, form=form)
+            return _dialect(exchange, "gemini", model=model, stream=True, form=form)
         case "countTokens":
-            return await count_gemini(request, model)
+            return count_gemini(exchange, model)
         case _:
             raise NotFound(f"there is nothing at {request.path[:200]}")
-    return await exchange(request, asked, "")
 
 
-async def count_messages(request: web.Request) -> web.StreamResponse:
+def count_messages(exchange: Exchange) -> Asked | bytes:
     """`POST /v1/messages/count_tokens`: asked of a provider that counts, else estimated here."""
-    asked = _dialect(request, "anthropic_messages", stream=False)
-    plan, key = request[PLAN], request[CALLER]
+    asked = _dialect(exchange, "anthropic_messages", stream=False)
+    plan, key = exchange.plan, exchange.key
     route = plan.table.resolve(asked.model or plan.table.default(plan.settings.defaults.code, key), key)
     if any(t.offers("count_tokens") for t in route.entry.targets):
-        return await exchange(request, CountAsked(asked, plan.scrub), plan.settings.defaults.code)
+        return CountAsked(asked, plan.scrub)
     from proxy.dialects.anthropic_messages import count
 
-    return web.Response(body=count.body(count.estimate(asked.request())), content_type="application/json")
+    return count.body(count.estimate(asked.request()))
 
 
-async def count_gemini(request: web.Request, model: str) -> web.Response:
-    """Estimate what a request to Gemini would cost."""
+def count_gemini(exchange: Exchange, model: str) -> Asked | bytes:
+    """`:countTokens`: asked of a provider that counts, else estimated here."""
+    route = exchange.plan.table.resolve(model, exchange.key)
+    if any(t.offers("gemini_count") for t in route.entry.targets):
+        return CountAsked(_dialect(exchange, "gemini", model=model, stream=False), exchange.plan.scrub)
     from proxy.dialects.anthropic_messages.count import estimate
     from proxy.dialects.gemini.listing import counted
     from proxy.dialects.gemini.request import read_count
 
-    request[PLAN].table.resolve(model, request[CALLER])
-    tokens = estimate(read_count(request[BODY], model=model))
-    return web.Response(body=counted(tokens), content_type="application/json")
+    return counted(estimate(read_count(exchange.body, model=model)))
 
 
 def _dialect(
-    request: web.Request, dialect: str, *, model: str | None = None, stream: bool | None = None, form: str = ""
+    exchange: Exchange, dialect: str, *, model: str | None = None, stream: bool | None = None, form: str = ""
 ) -> DialectAsked:
-    fail, id = form_of(request).frame, request[RECORD].request_id
     return DialectAsked(
-        request[BODY],
+        exchange.body,
         dialect,
-        request[PLAN].scrub,
-        lambda error: fail(error, id),
-        request_id=id,
+        exchange.plan.scrub,
+        exchange.fail,
+        request_id=exchange.record.request_id,
         model=model,
         stream=stream,
         form=form,
-        beta=",".join(request.headers.getall("anthropic-beta", ())),
-        memory=request.app[GATEWAY].memory,
-    )
-
-
-def _openai(request: web.Request, operation: str, stream_default: bool = False) -> OpenAIBridge:
-    fail, id = form_of(request).frame, request[RECORD].request_id
-    return OpenAIBridge(
-        request[BODY],
-        operation,
-        request[PLAN].scrub,
-        lambda error: fail(error, id),
-        stream_default=stream_default,
-        memory=request.app[GATEWAY].memory,
+        beta=",".join(exchange.request.headers.getall("anthropic-beta", ())),
+        memory=exchange.gateway.memory,
     )
 
 
 # The exchange...
 
 
-async def exchange(request: web.Request, asked: Asked, default: str) -> web.StreamResponse:
-    """Serve one request; ``default`` is the model for one that names none."""
-    plan, record, key = request[PLAN], request[RECORD], request[CALLER]
-    route = plan.table.resolve(asked.model or plan.table.default(default, key), key)
-    targets = [t for t in route.entry.targets if t.offers(asked.operation)]
-    if not targets:
-        raise NotFound(f"the provider of {route.model!r} offers no {asked.operation}", param="model")
-    target = choose(targets, random())
+async def serve(exchange: Exchange, ask: Ask) -> web.StreamResponse:
+    """Serve one request."""
+    asked = ask(exchange)
+    if isinstance(asked, bytes):
+        return answers.whole(exchange, asked)
+    plan, record, key = exchange.plan, exchange.record, exchange.key
+    table = plan.table
+    name = asked.model or table.default(getattr(plan.settings.defaults, exchange.endpoint.default, ""), key)
+    route = table.resolve(name, key)
+    targets = route.entry.targets
+    if asked.operation != "chat":  # which all of them can be asked
+        targets = tuple(t for t in targets if t.offers(asked.operation))
+        if not targets:
+            raise NotFound(f"the provider of {route.model!r} offers no {asked.operation}", param="model")
+    target = targets[0] if len(targets) == 1 else choose(targets, random())
     bridge = asked.meet(target)
     record.label, record.model, record.provider = route.label, route.model, target.provider
     record.streamed = bridge.stream
     record.attempts = 1
     if bridge.dropped:
-        request.app[GATEWAY].metrics.dropped(route.label, target.provider, len(bridge.dropped))
-    record.headers.update({"x-proxy-model": route.model, "x-proxy-provider": target.provider, "x-proxy-attempts": "1"})
-    return await Attempt(request, bridge, route, target).run()
+        exchange.gateway.metrics.dropped(route.label, target.provider, len(bridge.dropped))
+    return await Attempt(exchange, bridge, route, target).run()
 
 
 class Attempt:
     """One try at a deployment, up to its answer's last byte."""
 
-    def __init__(self, request: web.Request, bridge: Bridge, route: Route, target: Target) -> None:
-        self._request = request
+    def __init__(self, exchange: Exchange, bridge: Bridge, route: Route, target: Target) -> None:
+        self._exchange = exchange
         self._bridge = bridge
         self._route = route
         self._target = target
-        self._gateway: Gateway = request.app[GATEWAY]
-        self._plan: Plan = request[PLAN]
-        self._record: Record = request[RECORD]
-        key = request[CALLER]
-        self._limited = bool(key.requests_per_minute or key.tokens_per_minute)
-        self._upstream = route.upstream(target)
-        self._body = bridge.body(self._upstream, target)
+        self._gateway = exchange.gateway
+        self._plan = exchange.plan
+        self._record = exchange.record
+        upstream = target.upstream or route.rest
+        self._body = bridge.body(upstream, target)
+        head = target.head(bridge.dialect, upstream, stream=bridge.stream)
+        self._head = head.replace(b"\r\n", b"\r\n" + bridge.headers, 1) if bridge.headers else head
+        #: A client that leaves cancels what its handler waits for; where upstream may finish, it must not.
+        self._cancels = self._plan.settings.stream.on_disconnect == "cancel"
         self._relay = self._new_relay()
 
     async def run(self) -> web.StreamResponse:
         """Ask, and answer the client.  Raises ``GatewayError`` while the status can still say so."""
         outcome = "cancelled"
+        record = self._record
         try:
-            ready = await self._ask()
-            if ready is Ready.WHOLE:
-                response: web.StreamResponse = self._whole()
+            record.sent_at = monotonic()
+            call = self._gateway.upstream.reuse(self._target.origin, self._head, self._body, self._relay)
+            if call is not None:
+                self._relay.sent(call)
             else:
-                response = await self._stream(ready)
-            outcome = self._record.error or "ok"
+                await self._ask_afresh()
+            try:
+                ready = await (self._relay.ready if self._cancels else asyncio.shield(self._relay.ready))
+            except Stale:
+                # No byte of an answer has come on a connection that was kept: it had been closed.
+                self._gateway.relays.discard(self._relay)
+                self._relay.close()
+                self._relay = self._new_relay()
+                await self._ask_afresh()
+                ready = await (self._relay.ready if self._cancels else asyncio.shield(self._relay.ready))
+            response = self._whole() if ready is Ready.WHOLE else await self._stream(ready)
+            outcome = record.error or "ok"
             return response
         except GatewayError as exc:
             outcome = exc.kind
             raise
         except asyncio.CancelledError:
             if isinstance(self._relay.error, ClientStalled):
-                self._record.outcome = "client_stalled"
+                record.outcome = "client_stalled"
             else:
                 await self._outlive()
             raise
         finally:
             self._settle(outcome)
 
-    async def _ask(self) -> Ready:
-        """Send the request and wait until it is known how to answer."""
-        target, record, gateway, bridge = self._target, self._record, self._gateway, self._bridge
-        head, origin = target.head(bridge.dialect, self._upstream, stream=bridge.stream), target.origin
-        if bridge.headers:
-            head = head.replace(b"\r\n", b"\r\n" + bridge.headers, 1)
-        gateway.relays.add(self._relay)
-        fresh = False
-        while True:
-            record.sent_at = record.sent_at or asyncio.get_running_loop().time()
-            call = await gateway.upstream.send(
-                origin, head, self._body, self._relay, connect=target.timeouts.connect, fresh=fresh
-            )
-            self._relay.sent(call)
-            try:
-                return await self._kept(self._relay.ready)
-            except Stale:
-                # No byte of an answer has come on a connection that was kept: it had been closed.
-                gateway.relays.discard(self._relay)
-                self._relay.close()
-                self._relay, fresh = self._new_relay(), True
-                gateway.relays.add(self._relay)
+    async def _ask_afresh(self) -> None:
+        """Send the request on a connection of its own."""
+        target = self._target
+        call = await self._gateway.upstream.send(
+            target.origin, self._head, self._body, self._relay, connect=target.timeouts.connect
+        )
+        self._relay.sent(call)
 
-    def _kept(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
-        """A client that leaves cancels what its handler waits for; where upstream may finish, it must not."""
-        return asyncio.shield(future) if self._plan.settings.stream.on_disconnect == "drain" else future
-
-    def _whole(self) -> web.Response:
+    def _whole(self) -> web.StreamResponse:
         relay, record = self._relay, self._record
         head, body = relay.head, relay.body
         assert head is not None
-        record.first_frame_at = asyncio.get_running_loop().time()
-        record.headers.update(passed_on(head, self._plan, ours=self._limited))
+        record.first_frame_at = monotonic()
+        passed_on(head, self._exchange)
         if not head.good:
             raise refused(head.status, read_refusal(body), self._plan.scrub, self._pause(head, body))
         answer, record.usage = self._bridge.whole(body, self._route.model)
-        return web.Response(body=answer, content_type="application/json")
+        return answers.whole(self._exchange, answer)
 
     def _pause(self, head: Head, refusal: bytes) -> dict[str, str] | None:
         """When the provider wants to be asked again."""
@@ -271,26 +259,18 @@ class Attempt:
     async def _stream(self, ready: Ready) -> web.StreamResponse:
         relay, record = self._relay, self._record
         if relay.head is not None:
-            record.headers.update(passed_on(relay.head, self._plan, ours=self._limited))
+            passed_on(relay.head, self._exchange)
         record.first_frame_at = relay.first_frame_at
-        response = web.StreamResponse(headers=EVENT_STREAM)
-        if self._bridge.media_type:
-            response.headers["Content-Type"] = self._bridge.media_type
-        outlet = Outlet(self._request)
+        outlet = Outlet(self._exchange.request)
         first = relay.take_held()
         if ready is Ready.QUIET and not first:
             first = self._keepalive
+        head = answers.head(self._exchange, self._bridge.media_type or EVENT_STREAM, UNBUFFERED)
+        response = outlet.open(head, first, last=relay.over and len(first) < _AT_ONCE)
         try:
-            await outlet.open(response, first, last=relay.done.done() and len(first) < _AT_ONCE)
             relay.flow(outlet)
-            await self._kept(relay.done)
-        except ConnectionError:
-            # The client left between two lines of ours; the cancellation that says so is on its way.
-            await asyncio.shield(relay.done)
-            raise asyncio.CancelledError from None
+            await (relay.done if self._cancels else asyncio.shield(relay.done))
         except Exception:
-            if not response.prepared:
-                raise
             log.exception("request %s failed inside its stream", record.request_id)
             relay.fail(InternalError(record.request_id))
         if isinstance(relay.error, ClientStalled):
@@ -304,7 +284,7 @@ class Attempt:
     async def _outlive(self) -> None:
         """The client has left.  Where that is wanted, upstream may finish, so that the usage is known."""
         relay = self._relay
-        if self._plan.settings.stream.on_disconnect != "drain" or relay.call is None:
+        if self._cancels or relay.call is None:
             return
         relay.mute()
         self._record.outcome = "client_gone"
@@ -323,9 +303,10 @@ class Attempt:
         relay, record = self._relay, self._record
         self._gateway.relays.discard(relay)
         relay.close()
-        record.first_frame_at = record.first_frame_at or relay.first_frame_at
-        record.frames, record.gaps = relay.frames, relay.gaps
-        record.usage = record.usage or relay.usage
+        if relay.pipe is not None:
+            record.first_frame_at = record.first_frame_at or relay.first_frame_at
+            record.frames, record.gaps = relay.frames, relay.gaps
+            record.usage = record.usage or relay.pipe.usage
         self._gateway.metrics.attempt(self._route.label, self._target.provider, outcome)
 
     @property
@@ -335,28 +316,36 @@ class Attempt:
     def _new_relay(self) -> Relay:
         bridge, settings = self._bridge, self._plan.settings
         max_frame = settings.limits.max_frame_bytes
-        return Relay(
-            bridge.pipe(self._route.model, max_frame) if bridge.stream else None,
+        relay = Relay(
             self._target.timeouts,
             self._gateway.wheel,
-            keepalive=settings.stream.keepalive,
-            keepalive_frame=self._keepalive,
             max_whole=_WHOLE * max_frame,
-            chunks=lambda body: bridge.chunks(body, self._route.model),
             began=self._record.began,
             request_id=self._record.request_id,
         )
+        if bridge.stream:
+            relay.stream(
+                bridge.pipe(self._route.model, max_frame),
+                lambda body: bridge.chunks(body, self._route.model),
+                keepalive=settings.stream.keepalive,
+                keepalive_frame=self._keepalive,
+            )
+        self._gateway.relays.add(relay)
+        return relay
 
 
-def passed_on(head: Head, plan: Plan, *, ours: bool) -> dict[str, str]:
-    """Choose what of a provider's headers its client may see; ``ours``: rate limits are told by us."""
-    told: dict[str, str] = {}
+def passed_on(head: Head, exchange: Exchange) -> None:
+    """Take what a client may see of a provider's headers."""
+    told, scrub, key = exchange.record.headers, exchange.plan.scrub, exchange.key
     for name, value in head.headers.items():
         if name[0] not in "aorx":  # most headers: none of ours begins so
             continue
-        limits = name.startswith("x-ratelimit-") and not ours
-        if limits or name == "retry-after" or name.startswith(("openai-", "anthropic-ratelimit-")):
-            told[name] = plan.scrub(value)
-        elif name in ("x-request-id", "request-id", "x-ds-trace-id"):
-            told["x-upstream-request-id"] = plan.scrub(value)
-    return {name: value for name, value in told.items() if value.isprintable() and name != "openai-organization"}
+        if name in ("x-request-id", "request-id", "x-ds-trace-id"):
+            name = "x-upstream-request-id"
+        elif name.startswith("x-ratelimit-"):
+            if key.requests_per_minute or key.tokens_per_minute:
+                continue  # ours are told
+        elif name != "retry-after" and not name.startswith(("openai-", "anthropic-ratelimit-")):
+            continue
+        if value.isprintable() and name != "openai-organization":
+            told[name] = scrub(value)

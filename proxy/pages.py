@@ -41,6 +41,9 @@ class Origins:
 
     __slots__ = ("_exact", "_wild", "any", "patterns")
 
+    #: The header lines under ``*``, which are the same for everybody.
+    lines: Final = f"{_ALLOW_ORIGIN}: *\r\n{_EXPOSE}: {EXPOSED}\r\n".encode()
+
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         #: Every origin is welcome, and those who send none are told so.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import GatewayError, InternalError, TimedOut, UpstreamError
@@ -18,8 +19,7 @@ from proxy.observe.record import Gaps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from proxy.connection import Outlet
-    from proxy.events import Usage
+    from proxy.outlet import Outlet
     from proxy.pipes import Pipe
     from proxy.settings import Timeouts
     from proxy.upstream import Call, Head
@@ -57,104 +57,110 @@ class ClientStalled(Exception):
 class Relay:
     """One attempt's answer on its way to the client.
 
-    ``ready`` tells the handler how to answer, or raises what went wrong while the status can
-    still say so.  ``done`` is settled when the answer is over; ``error`` then says how, if badly.
+    ``ready`` tells the handler how to answer, or raises what went wrong while the status can still say so.
     """
 
-    def __init__(
-        self,
-        pipe: Pipe | None,
-        clocks: Timeouts,
-        wheel: Wheel,
-        *,
-        keepalive: float,
-        keepalive_frame: bytes,
-        max_whole: int,
-        chunks: Callable[[bytes], Iterable[bytes]] | None = None,
-        began: float,
-        request_id: str,
-    ) -> None:
-        """``pipe`` is None where a whole answer was asked for; ``chunks`` says one as a stream.
+    # What most answers never change stands here, and costs a request nothing.
 
-        ``began`` is the loop's time at which the exchange began, for the clocks of all attempts together.
+    #: How it ended, if badly; ``over`` says that it has.
+    error: GatewayError | ClientStalled | None = None
+    over = False
+    head: Head | None = None
+    first_frame_at = 0.0
+    #: Silences between frames, once there has been one.
+    gaps: Gaps | None = None
+    call: Call | None = None
+    #: What a stream goes through; None where a whole answer was asked for.
+    pipe: Pipe | None = None
+
+    _chunks: Callable[[bytes], Iterable[bytes]] | None = None
+    _keepalive = 0.0
+    _keepalive_frame = b""
+    _done: asyncio.Future[None] | None = None
+    _mode = _Mode.HEAD
+    _outlet: Outlet | None = None
+    _muted = False  # the client has left, but upstream may finish
+    _held: list[bytes] | None = None  # for the client, until the outlet is open
+    _held_bytes = 0
+    _body: list[bytes] | None = None  # of a whole answer
+    _size = 0
+    _body_began = False
+    _made = 0  # frames of a whole answer that is said as a stream
+    _sent_at = 0.0
+    _last_byte = 0.0
+    _last_progress = 0.0  # of a frame or a JSON byte
+    _last_frame = 0.0
+    _last_out = 0.0
+    _full = False  # the client does not keep up, and upstream is not read
+
+    def __init__(self, clocks: Timeouts, wheel: Wheel, *, max_whole: int, began: float, request_id: str) -> None:
+        """A whole answer is wanted, of no more than ``max_whole`` bytes, until `stream` says otherwise.
+
+        ``began`` is when (`time.monotonic`) the exchange began, for the clocks of all attempts together.
         """
-        loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[Ready] = loop.create_future()
-        self.done: asyncio.Future[None] = loop.create_future()
-        self.error: GatewayError | ClientStalled | None = None
-        self.head: Head | None = None
-        self.first_frame_at = 0.0
-        self.gaps = Gaps()
-        self.call: Call | None = None
-
-        self._time = loop.time
-        self._pipe = pipe
+        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._clocks = clocks
         self._wheel = wheel
-        self._keepalive = keepalive if keepalive_frame else 0.0
-        self._keepalive_frame = keepalive_frame
         self._max_whole = max_whole
-        self._chunks = chunks
         self._began = began
         self._request_id = request_id
-        self._mode = _Mode.HEAD
-        self._outlet: Outlet | None = None
-        self._muted = False  # the client has left, but upstream may finish
-        self._held: list[bytes] = []  # for the client, until the outlet is open
-        self._held_bytes = 0
-        self._body: list[bytes] = []  # of a whole answer
-        self._size = 0
-        self._body_began = False
-        self._made = 0  # frames of a whole answer that is said as a stream
-        self._sent_at = 0.0
-        self._last_byte = 0.0
-        self._last_progress = 0.0  # of a frame or a JSON byte
-        self._last_frame = 0.0
-        self._last_out = 0.0
-        self._full = False  # the client does not keep up, and upstream is not read
 
     # The handler's side...
+
+    def stream(
+        self, pipe: Pipe, chunks: Callable[[bytes], Iterable[bytes]], *, keepalive: float, keepalive_frame: bytes
+    ) -> None:
+        """A stream is wanted; ``chunks`` says a whole answer as one."""
+        self.pipe = pipe
+        self._chunks = chunks
+        self._keepalive = keepalive if keepalive_frame else 0.0
+        self._keepalive_frame = keepalive_frame
 
     def sent(self, call: Call) -> None:
         """The request is on its way: the clocks run."""
         self.call = call
-        self._sent_at = self._last_byte = self._last_progress = self._time()
+        self._sent_at = self._last_byte = self._last_progress = monotonic()
         if not self.ready.done():
             self._wheel.add(self)
 
     @property
-    def frames(self) -> int:
-        """Frames that upstream has completed."""
-        return self._made + (self._pipe.frames if self._pipe is not None else 0)
+    def done(self) -> asyncio.Future[None]:
+        """Settled when the answer is over."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+            if self.over:
+                self._done.set_result(None)
+        return self._done
 
     @property
-    def usage(self) -> Usage | None:
-        """What a stream said of its cost."""
-        return self._pipe.usage if self._pipe is not None else None
+    def frames(self) -> int:
+        """Frames that upstream has completed."""
+        return self._made + (self.pipe.frames if self.pipe is not None else 0)
 
     @property
     def body(self) -> bytes:
         """A whole answer."""
-        return b"".join(self._body)
+        return b"".join(self._body or ())
 
     def take_held(self) -> bytes:
         """What waits for the outlet, for the write that opens it."""
-        held, self._held = b"".join(self._held), []
+        held, self._held = b"".join(self._held or ()), None
         return held
 
     def flow(self, outlet: Outlet) -> None:
         """The outlet is open: from now on everything goes straight to it."""
         self._outlet = outlet
-        self._last_out = self._time()
+        self._last_out = monotonic()
         if self._held:
             outlet.write(self.take_held())
-        if self.done.done():
+        if self.over:
             outlet.finish()  # does nothing where the opening write was the last one
         else:
             outlet.on_writable(self._writable)
-            if self._full and not outlet.full:
+            if outlet.full:
+                self._stop_upstream()
+            elif self._full:
                 self._writable()
-            self._watch_client(outlet)
 
     def mute(self) -> None:
         """The client has left; upstream may finish, so that the usage is known."""
@@ -163,20 +169,21 @@ class Relay:
 
     def fail(self, error: GatewayError) -> None:
         """End the exchange with ``error``, in the status if it can still say so, else in the stream."""
-        if self.done.done():
+        if self.over:
             return
         self.error = error
         if not self.ready.done():
             self.ready.set_exception(error)
-        elif self._pipe is not None:
-            self._emit(self._pipe.fail(error))
+        elif self.pipe is not None:
+            self._emit(self.pipe.fail(error))
         self._over()
         if self.call is not None:
             self.call.abort()
 
     def close(self) -> None:
         """Whatever happened: the upstream is let go, and nothing ticks any more."""
-        self._wheel.discard(self)
+        if not self.over:
+            self._wheel.discard(self)
         if self.call is not None:
             self.call.abort()
         if self._outlet is not None:
@@ -188,13 +195,26 @@ class Relay:
 
     def head_came(self, head: Head) -> None:
         self.head = head
-        self._last_byte = self._time()
+        self._last_byte = monotonic()
         kind = head.headers.get("content-type", "")
-        streamed = self._pipe is not None and head.good and "json" not in kind
+        streamed = self.pipe is not None and head.good and "json" not in kind
         self._mode = _Mode.SNIFF if streamed else _Mode.WHOLE
 
+    def answered(self, head: Head, body: bytes) -> None:
+        """All of an answer came in one read."""
+        if self.pipe is None and len(body) <= self._max_whole and not self.ready.done():
+            self.head = head
+            self._body = [body.lstrip(_BLANK)]
+            self._over()
+            self.ready.set_result(Ready.WHOLE)
+            return
+        self.head_came(head)
+        if body:
+            self.data_came(body)
+        self.ended(None)
+
     def data_came(self, chunk: bytes) -> None:
-        now = self._last_byte = self._time()
+        now = self._last_byte = monotonic()
         self._body_began = True
         try:
             if self._mode is _Mode.STREAM:
@@ -207,7 +227,7 @@ class Relay:
             self._stumble()
 
     def ended(self, error: GatewayError | Stale | None) -> None:
-        if self.done.done():
+        if self.over:
             return
         try:
             if error is not None and not isinstance(error, GatewayError):  # stale
@@ -216,7 +236,7 @@ class Relay:
                 self._over()
             elif self._mode is _Mode.WHOLE:
                 self._end_whole(error)
-            elif self._pipe is not None and self._mode is not _Mode.HEAD:
+            elif self.pipe is not None and self._mode is not _Mode.HEAD:
                 self._end_stream(error)
             else:
                 self.fail(error or UpstreamError("the provider closed the connection without an answer"))
@@ -241,16 +261,26 @@ class Relay:
             self._stream(chunk, now)
 
     def _stream(self, chunk: bytes, now: float) -> None:
-        pipe = self._pipe
+        pipe = self.pipe
         assert pipe is not None
         frames = pipe.frames
         out = pipe.feed(chunk)
         if pipe.frames != frames:
             if self._last_frame:
+                if self.gaps is None:
+                    self.gaps = Gaps()
                 self.gaps.add(now - self._last_frame)
             self._last_frame = self._last_progress = now
         if out:
-            self._emit(out, last=pipe.done)
+            outlet = self._outlet
+            if outlet is None or self._muted:
+                self._emit(out)
+            else:
+                self._last_out = now
+                if not self.first_frame_at:
+                    self.first_frame_at = now
+                if outlet.write(out, last=pipe.done):
+                    self._stop_upstream()
         if pipe.done:
             if self.call is not None:
                 self.call.leave()
@@ -259,10 +289,11 @@ class Relay:
             self.fail(pipe.error)
 
     def _collect(self, chunk: bytes, now: float) -> None:
-        if not self._body:
+        if self._body is None:
             chunk = chunk.lstrip(_BLANK)  # blank lines are DeepSeek's sign of life
             if not chunk:
                 return
+            self._body = []
         self._last_progress = now
         self._body.append(chunk)
         self._size += len(chunk)
@@ -270,19 +301,19 @@ class Relay:
             self.fail(UpstreamError(f"the provider's answer is larger than {self._max_whole} bytes"))
 
     def _end_stream(self, error: GatewayError | None) -> None:
-        assert self._pipe is not None
-        out = self._pipe.end(error)
+        assert self.pipe is not None
+        out = self.pipe.end(error)
         if out:
             self._emit(out)
-        if self._pipe.done:
+        if self.pipe.done:
             self._over()
         else:
-            self.fail(self._pipe.error or UpstreamError("the provider's stream ended before the answer did"))
+            self.fail(self.pipe.error or UpstreamError("the provider's stream ended before the answer did"))
 
     def _end_whole(self, error: GatewayError | None) -> None:
         if error is not None:
             self.fail(error)
-        elif self._pipe is None or self._chunks is None or self.head is None or not self.head.good:
+        elif self.pipe is None or self._chunks is None or self.head is None or not self.head.good:
             if not self.ready.done():
                 self.ready.set_result(Ready.WHOLE)
             self._over()
@@ -298,26 +329,24 @@ class Relay:
 
     # The client's side...
 
-    def _emit(self, out: bytes, *, last: bool = False) -> None:
+    def _emit(self, out: bytes) -> None:
         if self._muted:
             return
         if self._outlet is None:
+            if self._held is None:
+                self._held = []
             self._held.append(out)
             self._held_bytes += len(out)
             if not self.ready.done():
-                self.first_frame_at = self._time()
+                self.first_frame_at = monotonic()
                 self.ready.set_result(Ready.STREAM)
             if self._held_bytes > _HELD:
                 self._stop_upstream()
             return
-        if not self.first_frame_at:
-            self.first_frame_at = self._time()
-        self._outlet.write(out, last=last)
         self._last_out = self._last_byte
-        self._watch_client(self._outlet)
-
-    def _watch_client(self, outlet: Outlet) -> None:
-        if outlet.full:
+        if not self.first_frame_at:
+            self.first_frame_at = monotonic()
+        if self._outlet.write(out):
             self._stop_upstream()
 
     def _stop_upstream(self) -> None:
@@ -329,7 +358,7 @@ class Relay:
     def _writable(self) -> None:
         if self._full:
             self._full = False
-            self._last_byte = self._last_progress = self._time()
+            self._last_byte = self._last_progress = monotonic()
             if self.call is not None:
                 self.call.resume()
 
@@ -337,8 +366,9 @@ class Relay:
         self._wheel.discard(self)
         if self._outlet is not None and not self._muted:
             self._outlet.finish()
-        if not self.done.done():
-            self.done.set_result(None)
+        self.over = True
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     # The clocks...
 
@@ -349,7 +379,7 @@ class Relay:
             self._stumble()
 
     def _look_at_clocks(self, now: float) -> None:
-        clocks, pipe = self._clocks, self._pipe
+        clocks, pipe = self._clocks, self.pipe
         if self._full:
             if self._outlet is not None and self._outlet.stalled(now, clocks.client):
                 self._cut_client(self._outlet)
@@ -374,7 +404,7 @@ class Relay:
     def _without_progress(self, now: float) -> float:
         """Seconds in which nothing has come but signs of life."""
         # Asked here and not at each read: a frame in many pieces would be put together as often.
-        if self._last_byte > self._last_progress and self._pipe is not None and self._pipe.holding:
+        if self._last_byte > self._last_progress and self.pipe is not None and self.pipe.holding:
             self._last_progress = self._last_byte
         return now - self._last_progress
 
@@ -383,9 +413,9 @@ class Relay:
             return
         if self._outlet is not None:
             if now - self._last_out >= self._keepalive:
-                self._outlet.write(self._keepalive_frame)
                 self._last_out = now
-                self._watch_client(self._outlet)
+                if self._outlet.write(self._keepalive_frame):
+                    self._stop_upstream()
         elif (
             not self.ready.done()
             and self._mode in (_Mode.SNIFF, _Mode.STREAM)

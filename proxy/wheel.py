@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ class Ticking(Protocol):
     """Something with deadlines."""
 
     def tick(self, now: float) -> None:
-        """Look at the clocks; ``now`` is the loop's time in seconds.  Must not raise."""
+        """Look at the clocks; ``now`` is `time.monotonic`, in seconds.  Must not raise."""
 
 
 class Wheel:
@@ -45,7 +46,7 @@ class Wheel:
 
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         for member in tuple(self._members):
             try:
                 member.tick(now)

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from proxy.app import GATEWAY, ROUTES, build_app
-from proxy.connection import MANNERS
+from proxy.app import EXCHANGES, GATEWAY, PAGES, ROUTES, build_app
+from proxy.connection import FIRST, MANNERS
 from proxy.context import ENDPOINTS
 from proxy.middleware.failures import OPENAI, SIMPLE
 from proxy.settings import load
@@ -23,7 +23,7 @@ def settings(tmp_path):
     return load(path, {}).settings
 
 
-PATHS = [(method, path, endpoint) for method, paths, _, endpoint in ROUTES for path in paths]
+PATHS = [(method, path, endpoint) for method, paths, endpoint in ROUTES for path in paths]
 
 
 def test_no_path_is_there_twice():
@@ -31,8 +31,8 @@ def test_no_path_is_there_twice():
 
 
 def test_a_handler_serves_one_endpoint_and_an_endpoint_has_one_name():
-    assert max(Counter(handler for _, _, handler, _ in ROUTES).values()) == 1
-    assert max(Counter(endpoint.name for _, _, _, endpoint in ROUTES).values()) == 1
+    assert max(Counter(handler for table in (PAGES, EXCHANGES) for _, handler, _ in table).values()) == 1
+    assert max(Counter(endpoint.name for _, _, endpoint in ROUTES).values()) == 1
 
 
 @pytest.mark.parametrize(("method", "path", "endpoint"), PATHS, ids=[f"{method} {path}" for method, path, _ in PATHS])
@@ -58,6 +58,12 @@ def test_every_route_is_registered_with_what_middleware_must_know(settings):
     }
     assert registered >= {(method, re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)) for method, path, _ in PATHS}
     assert all(route.handler in app[ENDPOINTS] for route in app.router.routes())
+
+
+def test_the_short_way_leads_to_the_same_handlers(settings):
+    """By path alone: what a pattern matches is the application's."""
+    short = build_app(settings)[FIRST]._doors
+    assert short == {path: (ask, known) for paths, ask, known in EXCHANGES for path in paths if "{" not in path}
 
 
 def test_heads_are_answered_where_gets_are(settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -14,6 +15,7 @@ from proxy.errors import InvalidRequest, UpstreamError, UpstreamRefused
 from proxy.events import Usage
 from proxy.routing import table
 from proxy.settings import load
+from proxy.state.memory import Memory
 
 from .functional import config
 from .functional.upstream import completion, fault, sse, usage
@@ -39,9 +41,23 @@ def scrub(text):
     return text.replace("sk-secret", "[redacted]")
 
 
+@dataclass
+class Posed:
+    """What is around a bridge."""
+
+    body: bytes
+    memory: Memory | None = None
+
+    def scrub(self, text):
+        return scrub(text)
+
+    def fail(self, error):
+        return openai_errors.frame(error)
+
+
 def openai(body, operation="chat", **how):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return OpenAIBridge(raw, operation, scrub, openai_errors.frame, **how)
+    return OpenAIBridge(Posed(raw), operation, **how)
 
 
 def simple(body):

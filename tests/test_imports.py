@@ -23,24 +23,26 @@ HOUSE = """
     proxy.worker                    proxy.serving
     proxy.launch
     proxy.app
+    proxy.express
     proxy.handlers                  proxy.models
     proxy.probes
     proxy.middleware
+    proxy.answers
     proxy.context
     proxy.gateway
     proxy.asked                     proxy.relay
-    proxy.bridges
+    proxy.bridges                   proxy.outlet
     proxy.registry                  proxy.demo      proxy.connection    proxy.faults
     proxy.observe                   proxy.upstream  proxy.wheel         proxy.state
     proxy.routing
-    proxy.settings                  proxy.scrub     proxy.providers     proxy.origin
+    proxy.settings                  proxy.scrub     proxy.providers
     proxy.pipes
     proxy.dialects.anthropic_messages  proxy.dialects.gemini  proxy.dialects.openai_chat \
     proxy.dialects.openai_responses    proxy.dialects.simple_chat  proxy.dialects.workers_ai
     proxy.dialects
-    proxy.refusals
+    proxy.refusals                  proxy.blocks
     proxy.sse                       proxy.requests  proxy.events    proxy.fields
-    proxy.errors                    proxy.sockets   proxy.systemd   proxy.pages
+    proxy.errors                    proxy.sockets   proxy.systemd   proxy.pages     proxy.origin    proxy.plain
     proxy
 """
 
@@ -49,7 +51,16 @@ LEVEL = {name: len(FLOORS) - depth for depth, names in enumerate(FLOORS) for nam
 
 #: Protocol code and values: plain Python, which needs no event loop and no sockets.
 PURE = (
-    *("proxy.errors", "proxy.events", "proxy.requests", "proxy.sse", "proxy.refusals", "proxy.dialects", "proxy.pipes"),
+    *(
+        "proxy.errors",
+        "proxy.events",
+        "proxy.requests",
+        "proxy.sse",
+        "proxy.refusals",
+        "proxy.blocks",
+        "proxy.dialects",
+        "proxy.pipes",
+    ),
     *("proxy.registry", "proxy.routing", "proxy.providers", "proxy.origin", "proxy.settings", "proxy.scrub"),
     *("proxy.pages", "proxy.fields"),
 )
@@ -145,6 +156,8 @@ def test_protocol_code_knows_no_event_loop():
         pytest.param("proxy.dialects.gemini.errors", "from proxy.dialects import openai_chat", id="another-dialect"),
         pytest.param("proxy.dialects.openai_chat.tap", "from proxy.pipes import Tap", id="a-dialect-and-pipes"),
         pytest.param("proxy.relay", "from proxy.handlers import Attempt", id="the-pump-and-its-user"),
+        pytest.param("proxy.handlers", "from proxy.express import Express", id="handlers-and-the-way-to-them"),
+        pytest.param("proxy.plain", "from proxy.connection import Connection", id="requests-and-their-connection"),
         pytest.param("proxy.settings.schema", "from proxy.app import build_app", id="settings-and-the-app"),
         pytest.param("proxy.pages", "from proxy.gateway import Gateway", id="a-module-that-stands-lower"),
         pytest.param("proxy.utils", "", id="a-module-without-a-place"),

@@ -37,6 +37,7 @@ from proxy.settings import Log, Settings, Timeouts, load
 from proxy.settings.keys import KeyTable
 from proxy.settings.models import ModelTable
 from proxy.settings.providers import ProviderTable
+from tests.certificates import Authority
 from tests.functional.wire import listener
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def test_a_piece_of_configuration_loads_without_a_word(tmp_path, block):
     environ["CREDENTIALS_DIRECTORY"] = str(tmp_path)
     for index, name in enumerate(re.findall(r'"(?:file|credential):([\w.]+)"', text)):
         (tmp_path / name).write_text(f"secret-{index}\n")
+    if "\ntls = " in block.text:
+        Authority(tmp_path).issue("client")  # ca.pem, client.pem, client.key
     loaded = load(path, environ)
     assert loaded.warnings == ()
     assert all(provider.enabled for provider in loaded.settings.providers)
@@ -241,7 +244,8 @@ PROVIDERS = [
     [conventions(kind) for kind in ("openai", "deepseek", "ollama", "workers-ai")],
     [conventions("anthropic")],
     [conventions("gemini")],
-    [conventions("workers-ai", native=True)],
+    [conventions("workers-ai", endpoint="native")],
+    [conventions("openai", endpoint="responses")],
 ]
 DIALECTS = {
     "chat completions": "openai_chat",
@@ -263,14 +267,14 @@ def test_what_passes_as_written_is_what_the_provider_speaks():
 def test_the_limit_that_is_sent_where_none_is_given_is_the_codes():
     [told] = [row[1:] for row in rows("in a request") if row[0].startswith("`max_tokens`")]
     assert told[1] == str(conventions("anthropic").quirks.default_max_tokens)
-    assert told[3] == str(conventions("workers-ai", native=True).quirks.default_max_tokens)
+    assert told[3] == str(conventions("workers-ai", endpoint="native").quirks.default_max_tokens)
 
 
 @pytest.mark.parametrize("model", ["deepseek-chat", "anthropic/any", "gemini/any"])
 @pytest.mark.parametrize("wish", [{"answers": 2}, {"logprobs": 0}])
 def test_what_is_said_to_be_refused_is_refused(model, wish):
     [told] = [row for row in rows("in a request") if "`n`" in row[0]]
-    assert told[1:] == ["400"] * 4
+    assert told[1:] == ["400"] * len(PROVIDERS)
     environ = dict.fromkeys(re.findall(r'"env:(\w+)"', SHIPPED.read_text(encoding="utf-8")), "a1b2c3d4")
     [target] = build(load(SHIPPED, environ).settings, None, "test").resolve(model, None).entry.targets
     asked = Request(model, (Turn(Role.USER, (Text("hello"),)),), **wish)
@@ -283,7 +287,7 @@ def test_what_is_said_to_be_refused_is_refused(model, wish):
 
 def test_the_endpoints_are_all_there_and_no_others():
     told = {re.sub(r"\{model\}:\w+", "{call}", endpoint) for row in rows("request") for endpoint in code(row[0])}
-    assert told == {f"{method} {re.sub(r':[^}]+', '', paths[0])}" for method, paths, _, _ in ROUTES}
+    assert told == {f"{method} {re.sub(r':[^}]+', '', paths[0])}" for method, paths, _ in ROUTES}
 
 
 def test_geminis_actions_are_all_there_and_no_others():
@@ -293,7 +297,7 @@ def test_geminis_actions_are_all_there_and_no_others():
 
 def test_keyless_endpoints_are_said_to_be_so():
     told = {code(row[0])[0].split()[1] for row in rows("request") if row[1].endswith("no key")}
-    assert told == {paths[0] for _, paths, _, endpoint in ROUTES if endpoint.public}
+    assert told == {paths[0] for _, paths, endpoint in ROUTES if endpoint.public}
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -315,8 +319,8 @@ def test_the_commands_are_all_there_with_all_their_flags():
 
 def test_make_targets_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"(?m)^([a-z]+):.*## ", makefile))
-    told = set(re.findall(r"(?m)(?:^|`|sudo )make (\w+)", README))
+    targets = set(re.findall(r"(?m)^([a-z-]+):.*## ", makefile))
+    told = set(re.findall(r"(?m)(?:^|`|sudo )make ([a-z-]+)", README))
     assert told == targets - {"help"}
     for variable in ("PYTHON", "VENV", "CONFIG", "PREFIX", "UNITDIR", "CONFDIR", "DESTDIR"):
         assert variable in README

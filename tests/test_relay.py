@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -51,10 +51,11 @@ class Outlet:
         self.full = self.deaf = False
         self.tell: Any = None
 
-    def write(self, data: bytes, *, last: bool = False) -> None:
+    def write(self, data: bytes, *, last: bool = False) -> bool:
         self.written.append(data)
         if last:
             self.finish()
+        return self.full
 
     def finish(self) -> None:
         if not self.ends:
@@ -75,20 +76,16 @@ class Bench:
 
     def __init__(self, *, streamed: bool = True, keepalive: float = 0, **clocks: float) -> None:
         self.wheel, self.call, self.outlet = Wheel(), Call(), Outlet()
-        tap = ChatTap(str, include_usage=False)
-        self.relay = Relay(
-            Passthrough(tap, openai_errors.frame, 10_000) if streamed else None,
-            Timeouts(**clocks),
-            self.wheel,
-            keepalive=keepalive,
-            keepalive_frame=KEPT,
-            max_whole=10_000,
-            chunks=lambda body: chat_whole.as_stream(chat_whole.check(body, str), include_usage=False),
-            began=asyncio.get_running_loop().time(),
-            request_id="req_1",
-        )
+        self.relay = Relay(Timeouts(**clocks), self.wheel, max_whole=10_000, began=monotonic(), request_id="req_1")
+        if streamed:
+            self.relay.stream(
+                Passthrough(ChatTap(str, include_usage=False), openai_errors.frame, 10_000),
+                lambda body: chat_whole.as_stream(chat_whole.check(body, str), include_usage=False),
+                keepalive=keepalive,
+                keepalive_frame=KEPT,
+            )
         self.relay.sent(self.call)
-        self.now = asyncio.get_running_loop().time()
+        self.now = monotonic()
 
     def came(self, *said: Head | bytes) -> None:
         for one in said:
@@ -168,6 +165,70 @@ async def test_a_whole_answer_is_ready_at_its_end():
     assert bench.relay.body == b'{"choices":[]}'
     assert bench.relay.done.done()  # a handler that outlives its client waits for this
     assert not bench.wheel.members
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("before", [b"", b"\n\n", b"\xef\xbb\xbf"], ids=["at-once", "blank-lines", "bom"])
+async def test_a_whole_answer_may_come_in_one_read(status, before):
+    bench = Bench(streamed=False)
+    bench.relay.answered(Head(status, {}), before + b'{"choices":[]}')
+    assert bench.relay.ready.result() is Ready.WHOLE
+    assert (bench.relay.head, bench.relay.body) == (Head(status, {}), b'{"choices":[]}')
+    assert bench.relay.done.done()
+    assert not bench.wheel.members
+
+
+async def test_a_whole_answer_may_come_before_the_clocks_run():
+    """The provider was faster than whoever sent the request."""
+    bench = Bench(streamed=False)
+    bench.wheel.members.clear()
+    bench.relay.answered(JSON, b"{}")
+    bench.relay.sent(bench.call)
+    assert not bench.wheel.members
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_answer_without_a_body_may_come_in_one_read(streamed):
+    bench = Bench(streamed=streamed)
+    bench.relay.answered(Head(500, {}), b"")
+    assert bench.relay.ready.result() is Ready.WHOLE
+    assert (bench.relay.head.status, bench.relay.body) == (500, b"")
+    assert bench.relay.done.done()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "ready", "told"),
+    [
+        pytest.param(EVENT_STREAM, A + FINISH + DONE, Ready.STREAM, A + FINISH + DONE, id="a-stream"),
+        pytest.param(EVENT_STREAM, A + FINISH, Ready.STREAM, A + FINISH + DONE, id="without-its-end-mark"),
+        pytest.param(JSON, compact(completion("Hi")).encode(), Ready.STREAM, None, id="json-for-a-stream"),
+        pytest.param(Head(400, {}), b'{"error":{}}', Ready.WHOLE, b"", id="a-refusal"),
+    ],
+)
+async def test_a_stream_may_come_in_one_read(head, body, ready, told):
+    bench = Bench()
+    bench.relay.answered(head, body)
+    assert bench.relay.ready.result() is ready
+    assert bench.fault is None
+    assert bench.relay.done.done()
+    first = bench.opened()
+    assert first == told if told is not None else first.endswith(DONE)
+    assert bench.relay.body == (b"" if ready is Ready.STREAM and head is EVENT_STREAM else body)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_what_comes_in_one_read_has_its_bound_too(streamed):
+    bench = Bench(streamed=streamed)
+    bench.relay.answered(JSON, b'{"x":"' + b"x" * 10_000 + b'"}')
+    assert "larger than 10000 bytes" in str(bench.relay.ready.exception())
+    assert bench.relay.done.done()
+
+
+async def test_an_answer_in_one_read_that_comes_too_late_is_not_told():
+    bench = Bench(streamed=False)
+    bench.relay.fail(Overloaded("going"))
+    bench.relay.answered(JSON, b"{}")
+    assert "going" in str(bench.relay.ready.exception())
 
 
 @pytest.mark.parametrize("head", [JSON, EVENT_STREAM, Head(200, {})], ids=["json", "event-stream", "no-type"])
@@ -273,7 +334,7 @@ async def test_a_mistake_of_ours_is_not_left_to_the_loop(monkeypatch, caplog, wh
 
     bench.came(EVENT_STREAM, A)
     bench.opened()
-    pipe = bench.relay._pipe
+    pipe = bench.relay.pipe
     match where:
         case "data":
             monkeypatch.setattr(pipe, "feed", fails)
@@ -330,7 +391,7 @@ async def test_a_client_that_takes_nothing_is_cut():
 
 async def test_no_more_than_a_little_waits_for_the_outlet():
     bench = Bench()
-    bench.relay._pipe = Passthrough(ChatTap(str), openai_errors.frame, 10**7)
+    bench.relay.pipe = Passthrough(ChatTap(str), openai_errors.frame, 10**7)
     bench.came(EVENT_STREAM, A)
     big = sse(chunk("x" * 200_000))
     bench.came(big)
@@ -351,9 +412,20 @@ async def test_a_muted_relay_reads_on_and_says_nothing():
     assert bench.call.did == ["pause", "resume"]
     bench.came(B, sse(chunk(finish="stop", usage=usage(5, 7))) + DONE)
     assert bench.relay.done.done()
-    assert bench.relay.usage == Usage(5, 7)
+    assert bench.relay.pipe.usage == Usage(5, 7)
     assert bench.outlet.written == [A]
     assert bench.outlet.ends == []
+
+
+@pytest.mark.parametrize("asked", ["before", "after"])
+async def test_whoever_waits_for_the_end_is_told_whenever_they_ask(asked):
+    bench = Bench()
+    done = bench.relay.done if asked == "before" else None
+    bench.came(EVENT_STREAM, A)
+    assert not bench.relay.over
+    bench.relay.fail(Overloaded("going"))
+    assert bench.relay.over
+    assert (done or bench.relay.done).done()
 
 
 async def test_closing_lets_everything_go():
@@ -425,8 +497,7 @@ async def test_after_finish_supplies_the_end_mark(usage_came):
 async def test_part_of_a_frame_is_progress_a_comment_is_not():
     bench = Bench(heartbeat=1, idle=100)
     bench.came(EVENT_STREAM, A, B[:20])
-    loop = asyncio.get_running_loop()
-    bench.relay._last_byte = loop.time() + 5  # as if its last byte had come then
+    bench.relay._last_byte = monotonic() + 5  # as if its last byte had come then
     bench.after(5.5)
     assert bench.fault is None
     bench.after(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
     from proxy.gateway import Gateway
+    from proxy.observe.record import Record
 
 CLIENT_GONE = 499  # nginx's word for a client that left before its answer
 
@@ -35,10 +37,15 @@ def access_log(gateway: Gateway) -> Middleware:
             record.outcome = record.outcome or "client_gone"
             raise
         finally:
-            if not record.outcome:
-                record.outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
-            now = asyncio.get_running_loop().time()
-            gateway.metrics.settle(record, status, now)
-            gateway.access_log.settle(record, request.method, record.route, status, now)
+            close(gateway, record, request.method, status)
 
     return settle
+
+
+def close(gateway: Gateway, record: Record, method: str, status: int) -> None:
+    """Note a request that is over."""
+    if not record.outcome:
+        record.outcome = "ok" if status < 400 else "refused" if status < 500 else "failed"
+    now = monotonic()
+    gateway.metrics.settle(record, status, now)
+    gateway.access_log.settle(record, method, record.route, status, now)

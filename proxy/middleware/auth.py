@@ -16,6 +16,7 @@ from proxy.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
+    from multidict import MultiMapping
 
     from proxy.gateway import Plan
     from proxy.settings import Key
@@ -44,7 +45,7 @@ def auth() -> Middleware:
         plan = request[PLAN]
         if plan.guarded:
             _guard(request, plan)
-        caller = identify(request, plan)
+        caller = identify(request.headers, plan)
         if endpoint.admin and not caller.admin and not (plan.settings.open and _is_from_here(request)):
             raise Forbidden("this needs an admin key (admin = true in its [[keys]] table)")
         request[CALLER] = caller
@@ -54,11 +55,11 @@ def auth() -> Middleware:
     return admit
 
 
-def identify(request: web.Request, plan: Plan) -> Key:
+def identify(headers: MultiMapping[str], plan: Plan) -> Key:
     """Find whose credential a request carries.  Raises ``Unauthorized``."""
-    if plan.settings.open and plan.anonymous is not None:
+    if not plan.callers and plan.anonymous is not None:  # an open gateway does not look
         return plan.anonymous
-    credential = _credential(request)
+    credential = _credential(headers)
     if credential is None:
         if plan.anonymous is not None:
             return plan.anonymous
@@ -73,8 +74,7 @@ def identify(request: web.Request, plan: Plan) -> Key:
     return key
 
 
-def _credential(request: web.Request) -> bytes | None:
-    headers = request.headers
+def _credential(headers: MultiMapping[str]) -> bytes | None:
     authorization = headers.getall("Authorization", ())
     if len(authorization) > 1:
         raise Unauthorized("there are two Authorization headers")

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.connection import body_at_hand
 from proxy.context import BODY, PLAN, RECORD, endpoint_of
 from proxy.errors import InvalidRequest, PayloadTooLarge, TimedOut
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.typedefs import Handler, Middleware
+
+    from proxy.gateway import Plan
+    from proxy.observe.record import Record
+    from proxy.plain import Plain
 
 _SETTING = "limits.max_body_bytes"
 _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
@@ -46,13 +51,32 @@ def body() -> Middleware:
             raise InvalidRequest(
                 f"the Content-Encoding {encoding[:40]!r} is not known; gzip and deflate are", status=415
             )
-        settings = request[PLAN].settings
         coding = "" if encoding == "identity" else encoding
-        request[BODY] = data = await _read(request, coding, settings.limits.max_body_bytes, settings.timeouts.client)
-        request[RECORD].body_size = len(data)
+        request[BODY] = await read(request, request[PLAN], request[RECORD], coding)
         return await handler(request)
 
     return take
+
+
+async def read(request: web.Request | Plain, plan: Plan, record: Record, coding: str = "") -> bytes:
+    """Read a body that is ``coding``.  Raises ``InvalidRequest``, ``PayloadTooLarge``, ``TimedOut``."""
+    data = None if coding else at_hand(request, plan, record)
+    if data is None:
+        assert isinstance(request, web.Request)  # what is plain is at hand
+        data = await _read(request, coding, plan.settings.limits.max_body_bytes, plan.settings.timeouts.client)
+        record.body_size = len(data)
+    return data
+
+
+def at_hand(request: web.Request | Plain, plan: Plan, record: Record) -> bytes | None:
+    """Take a body that came with its head; None where it must be read.  Raises ``PayloadTooLarge``."""
+    data = body_at_hand(request)
+    if data is None:
+        return None
+    if len(data) > plan.settings.limits.max_body_bytes:
+        raise PayloadTooLarge(plan.settings.limits.max_body_bytes, _SETTING)
+    record.body_size = len(data)
+    return data
 
 
 async def _read(request: web.Request, coding: str, limit: int, patience: float) -> bytes:

@@ -49,6 +49,8 @@ def failures(gateway: Gateway) -> Middleware:
             return respond(request, InvalidRequest(exc.reason, status=exc.status))
         except Exception:
             log.exception("request %s failed", request[RECORD].request_id)
+            if request[RECORD].answered and request.transport is not None:
+                request.transport.abort()  # a second answer would be taken for the next request's
             return respond(request, InternalError(request[RECORD].request_id))
 
     return answer

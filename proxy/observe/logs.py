@@ -37,10 +37,7 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             line["exception"] = where(record.exc_info[1])
-        try:
-            return orjson.dumps(line).decode()
-        except TypeError:  # half of a surrogate pair, which headers and file names may hold
-            return json.dumps(line)
+        return _object(line).decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -82,7 +79,7 @@ class AccessLog:
     def __init__(self, log: Log, write: Callable[[bytes], object] | None = None) -> None:
         """``write`` takes whole lines; left out: stderr."""
         self._write = write or _to_stderr
-        self._lines: list[bytes] = []
+        self._settled: list[tuple[Record, str, str, int, float, float]] = []
         self._handle: asyncio.TimerHandle | None = None
         self._clock = _Clock()
         self.follow(log)
@@ -96,9 +93,23 @@ class AccessLog:
         """Note a request that is over."""
         if not self._enabled:
             return
+        self._settled.append((record, method, path, status, now, time.time()))
+        if self._handle is None:
+            self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._handle = None
+        if self._settled:
+            # Many at a time: what runs for the first of them is at hand for the others.
+            settled, self._settled = self._settled, []
+            render = _object if self._json else _text
+            self._write(b"\n".join([render(self._line(*one)) for one in settled]) + b"\n")
+
+    def _line(self, record: Record, method: str, path: str, status: int, now: float, wall: float) -> dict[str, Any]:
         read, written, source = record.tokens
         line = {
-            "time": self._clock(time.time()),
+            "time": self._clock(wall),
             "level": "info",
             "message": "request",
             "request_id": record.request_id,
@@ -122,16 +133,7 @@ class AccessLog:
             line["error"] = record.error
             if record.reason:
                 line["reason"] = record.reason
-        self._lines.append(orjson.dumps(line) if self._json else _text(line))
-        if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)
-
-    def flush(self) -> None:
-        """Write what waits."""
-        self._handle = None
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._write(b"\n".join(lines) + b"\n")
+        return line
 
 
 def _to_stderr(data: bytes) -> None:
@@ -142,11 +144,18 @@ def _to_stderr(data: bytes) -> None:
         return  # a log that nobody reads any more must not stop the gateway
 
 
+def _object(line: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line)
+    except TypeError:  # half of a surrogate pair, which headers and file names may hold; a count beyond 64 bits
+        return json.dumps(line).encode()
+
+
 def _text(line: dict[str, Any]) -> bytes:
     rest = " ".join(
         f"{k}={v}" for k, v in line.items() if k not in ("time", "level", "message") and v not in ("", None)
     )
-    return f"{line['time']} info    {rest}".encode()
+    return f"{line['time']} info    {rest}".encode(errors="backslashreplace")
 
 
 def _ms(seconds: float) -> float:

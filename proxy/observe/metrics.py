@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DELAY = 0.1  # seconds until other workers can tell what this one has counted
+_BATCH = 256  # requests that may wait to be counted
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -78,6 +79,8 @@ class Metrics:
         # increment, and most requests of a busy moment have the same labels.
         self._sums: dict[tuple[Counter, tuple[str, ...]], int] = {}
         self._seen: dict[tuple[Histogram, tuple[str, ...]], tuple[list[int], list[float]]] = {}
+        self._settled: list[tuple[Record, int, float]] = []
+        self._tried: list[tuple[str, str, str]] = []
         self._live = 0
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._handle: asyncio.TimerHandle | None = None
@@ -96,6 +99,7 @@ class Metrics:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self._tally()
         sums, self._sums = self._sums, {}
         for (counter, labels), amount in sums.items():
             counter.labels(*labels).inc(amount)
@@ -111,16 +115,18 @@ class Metrics:
     def opened(self) -> None:
         """An exchange has begun."""
         self._live += 1
-        self._changed()
+        if self._shared:
+            self._changed()
 
     def closed(self) -> None:
         """It is over."""
         self._live -= 1
-        self._changed()
+        if self._shared:
+            self._changed()
 
     def attempt(self, model: str, provider: str, outcome: str) -> None:
         """One try at a deployment has ended."""
-        self._count(self._attempts, model, provider, outcome)
+        self._tried.append((model, provider, outcome))
 
     def dropped(self, model: str, provider: str, fields: int) -> None:
         """Fields of a request were not passed on: the provider's dialect has no word for them."""
@@ -128,8 +134,23 @@ class Metrics:
 
     def settle(self, record: Record, status: int, now: float) -> None:
         """Count a request that is over."""
+        self._settled.append((record, status, now))
+        if len(self._settled) >= _BATCH:
+            self._tally()
+        if self._shared:
+            self._changed()
+
+    def _tally(self) -> None:
+        # Many at a time: what runs for the first of them is at hand for the others.
+        settled, self._settled = self._settled, []
+        for one in settled:
+            self._add(*one)
+        tried, self._tried = self._tried, []
+        for labels in tried:
+            self._count(self._attempts, *labels)
+
+    def _add(self, record: Record, status: int, now: float) -> None:
         label, provider = record.label, record.provider
-        self._changed()
         self._count(self._requests, record.route, label, provider, str(status), record.outcome)
         self._observe(self._duration, now - record.began, record.route)
         if record.error:
@@ -172,6 +193,6 @@ class Metrics:
 
     def _changed(self) -> None:
         """Other workers must be able to tell soon; alone, a scrape asks us."""
-        if self._shared and self._handle is None:
+        if self._handle is None:
             with contextlib.suppress(RuntimeError):  # no loop runs: somebody will flush
                 self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)

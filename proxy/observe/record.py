@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from random import getrandbits
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from proxy.events import Usage
+from msgspec import Struct
+
+from proxy.events import Usage
 
 #: Upper bounds in seconds of the buckets for gaps between frames.
 GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -34,11 +34,10 @@ class Gaps:
         self.total += seconds
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct, eq=False):
     """One request; whoever learns something writes it here, and it is settled once.
 
-    Times are the loop's, in seconds; 0 for what did not happen.
+    Times are of `time.monotonic`, in seconds; 0 for what did not happen.
     """
 
     request_id: str
@@ -55,6 +54,8 @@ class Record:
     attempts: int = 0
     streamed: bool = False
     outcome: str = ""
+    #: The head of its answer has been written: nothing else can be said of it.
+    answered: bool = False
     error: str = ""
     #: Why, in our own words.
     reason: str = ""
@@ -64,7 +65,7 @@ class Record:
     body_size: int = 0
     usage: Usage | None = None
     gaps: Gaps | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}  # each has its own: msgspec copies it
 
     @property
     def tokens(self) -> tuple[int, int, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from proxy.errors import Forbidden, NotFound
 from proxy.origin import Origin
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from proxy.settings import Key, Model, Provider, Settings
 
 _MODEL = MODEL.encode()
+#: What a key may use that is for every model.
+_EVERYTHING = ("*",)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A deployment with all that asking it takes, except the body.
 
     ``heads`` maps operations to the bytes of a request's head, up to the value of Content-Length.
@@ -59,8 +60,7 @@ class Target:
         return head.replace(_MODEL, upstream.removeprefix("models/").encode(), 1) if _MODEL in head else head
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A configured model; ``targets`` are its usable deployments."""
 
     id: str
@@ -71,8 +71,7 @@ class Entry:
     targets: tuple[Target, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """What a name leads to.
 
     ``model`` is what clients are told, ``label`` what metrics and logs are (a wildcard's pattern),
@@ -89,21 +88,34 @@ class Route:
         return target.upstream or self.rest
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """All names of one configuration."""
 
     entries: dict[str, Entry]
     aliases: dict[str, str]
     #: Prefixes of wildcards, longest first, with their patterns.
-    wildcards: tuple[tuple[str, str], ...] = field(default=())
+    wildcards: tuple[tuple[str, str], ...] = ()
+    #: Where ids and aliases lead.
+    _known: dict[str, Route] = {}
+
+    def __post_init__(self) -> None:
+        """Work out what every request would ask."""
+        names = {
+            **{id: id for id in self.entries},
+            **{a: id for a, id in self.aliases.items() if a not in self.entries},
+        }
+        known = {name: Route(id, id, self.entries[id]) for name, id in names.items() if not id.endswith("*")}
+        force_setattr(self, "_known", known)
 
     def resolve(self, name: str, key: Key | None) -> Route:
         """Find what ``name`` leads to, for a caller with ``key``.
 
         Raises ``NotFound`` with the nearest names that the key may use, ``Forbidden``.
         """
-        route = self._find(name)
+        route = self._known.get(name)
+        if route is not None and (key is None or key.models == _EVERYTHING) and route.entry.targets:
+            return route  # nearly always
+        route = route or self._find(name)
         if route is None:
             raise NotFound(
                 f"there is no model {name[:200]!r}{self._nearest(name, key)}", param="model", code="model_not_found"
@@ -145,10 +157,8 @@ class Table:
         return any(entry.targets for entry in self.entries.values())
 
     def _find(self, name: str) -> Route | None:
-        id = name if name in self.entries else self.aliases.get(name, name)
-        entry = self.entries.get(id)
-        if entry is not None and not id.endswith("*"):
-            return Route(id, id, entry)
+        if (known := self._known.get(name)) is not None:
+            return known
         if not name.isascii() or not name.isprintable():
             return None
         for prefix, pattern in self.wildcards:
@@ -185,16 +195,16 @@ def _entry(
         if not provider.enabled or (provider.kind == "demo" and demo is None):
             continue
         url, key = demo if provider.kind == "demo" and demo else (provider.base_url, provider.api_key.reveal())
-        kind = conventions(provider.kind, native=provider.endpoint == "native", responses=provider.responses)
+        kind = conventions(provider.kind, endpoint=provider.endpoint, responses=provider.responses)
         upstream = deployment.upstream or ("" if model.wildcard else model.id)
         targets.append(
             Target(
                 provider=provider.name,
                 upstream=upstream,
                 weight=deployment.weight,
-                origin=Origin.of(url),
+                origin=Origin.of(url, provider.tls),
                 heads={op: _head(url, path, kind, key, provider.headers, agent) for op, path in kind.paths.items()},
-                timeouts=msgspec.structs.replace(timeouts, **{**provider.timeouts, **model.timeouts}),
+                timeouts=replace(timeouts, **{**provider.timeouts, **model.timeouts}),
                 dialects=tuple(name for name in kind.speaks if ":" not in name),
                 quirks=replace(kind.quirks, ask_usage=provider.ask_usage, drop=provider.drop),
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from proxy.errors import Overloaded, RateLimited
 
 if TYPE_CHECKING:
@@ -70,16 +72,14 @@ class _Usage:
         self.streams = 0
 
 
-class Slot:
+class Slot(Struct, eq=False):
     """One admitted exchange.  Settled exactly once, whatever became of it."""
 
-    __slots__ = ("_limits", "_settled", "_usage", "_when")
-
-    def __init__(self, limits: Limits, usage: _Usage | None, when: float) -> None:
-        self._limits = limits
-        self._usage = usage
-        self._when = when
-        self._settled = False
+    _limits: Limits
+    #: Its key's; None for one without limits.
+    usage: _Usage | None
+    _when: float
+    _settled: bool = False
 
     def settle(self, *, refused: bool, tokens: int, now: float) -> None:
         """Give the slot back; a request refused with a 4xx costs nothing, another what it used."""
@@ -87,13 +87,13 @@ class Slot:
             return
         self._settled = True
         self._limits.live -= 1
-        if self._usage is None:
+        if self.usage is None:
             return
-        self._usage.streams -= 1
+        self.usage.streams -= 1
         if refused:
-            self._usage.requests.take_back(1, self._when, now)
+            self.usage.requests.take_back(1, self._when, now)
         elif tokens:
-            self._usage.tokens.add(tokens, now)
+            self.usage.tokens.add(tokens, now)
 
 
 class Limits:
@@ -109,7 +109,7 @@ class Limits:
         if max_streams and self.live >= max_streams:
             raise Overloaded(f"all {max_streams} places are taken (limits.max_streams)", retry_after=1)
         usage = None
-        if key is not None:
+        if key is not None and (key.requests_per_minute or key.tokens_per_minute or key.streams):
             usage = self._usage.get(key.name)
             if usage is None:
                 usage = self._usage[key.name] = _Usage()

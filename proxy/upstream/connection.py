@@ -8,9 +8,10 @@ with the connection, and bytes after a message, which poison the connection.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
+from msgspec import Struct
 
 from proxy.errors import GatewayError, UpstreamError
 from proxy.upstream.decoding import body_decoder
@@ -27,7 +28,7 @@ LINGER = 1.0
 _BODILESS = frozenset({204, 205, 304})
 
 
-class Head(NamedTuple):
+class Head(Struct, frozen=True):
     """The head of an answer; header names are in lower case, of repeated ones the first counts."""
 
     status: int
@@ -46,6 +47,9 @@ class Stale(Exception):
 class Receiver(Protocol):
     """Who is told what comes.  Its methods must not raise."""
 
+    def answered(self, head: Head, body: bytes) -> None:
+        """All of an answer came in one read: `head_came`, `data_came` and `ended` at once."""
+
     def head_came(self, head: Head) -> None: ...
 
     def data_came(self, chunk: bytes) -> None: ...
@@ -54,13 +58,10 @@ class Receiver(Protocol):
         """The answer is over: whole (None), or broken as ``error`` says.  Told once, last."""
 
 
-class Call:
+class Call(Struct, eq=False):
     """One request in flight, as its owner may steer it."""
 
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection: Connection | None = connection
+    _connection: Connection | None
 
     def pause(self) -> None:
         """Read no more until `resume`: the client cannot keep up."""
@@ -96,8 +97,10 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._call: Call | None = None
         self._body: list[bytes] = []
-        #: httptools looks this up once: body pieces go straight to the list.
+        self._raw: dict[bytes, bytes] = {}
+        #: httptools looks these up once: body pieces go straight to the list, headers to the dictionary.
         self.on_body = self._body.append
+        self.on_header = self._raw.setdefault  # of repeated ones the first counts
         self._parser = httptools.HttpResponseParser(self)
         self._requests = 0
         self._paused = False
@@ -109,10 +112,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0  # read of the head; -1 once it is whole
         self._bare_bytes = 0  # read since then without a byte of the body: chunk sizes, trailers
         self._answered = False  # any byte has come
-        self._headers: dict[str, str] = {}
-        self._header_count = 0
-        self._header_bytes = 0
-        self._lengths: set[str] = set()
+        self._head: Head | None = None  # that the receiver has not been told
+        self._raw.clear()
         self._interim = False
         self._complete = False
         self._kept = False  # the provider will take another request on this connection
@@ -207,13 +208,24 @@ class Connection(asyncio.Protocol):
         error: GatewayError | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            error = UpstreamError("the provider answered 101; nothing was to be upgraded")
-        except httptools.HttpParserCallbackError as exc:
-            error = exc.__context__ if isinstance(exc.__context__, GatewayError) else _nonsense(exc)
-        except httptools.HttpParserError as exc:
-            error = _nonsense(exc)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as exc:
+            error = _understood(exc)
+        body, receiver = self._body, self._receiver
+        if body and not (self._complete or error or self._head or self._decoder) and receiver is not None:
+            chunk = body[0] if len(body) == 1 else b"".join(body)  # a piece in the middle, as most are
+            body.clear()
+            self._bare_bytes = 0
+            receiver.data_came(chunk)
+            return
         broken: GatewayError | None = None
+        head = self._head
+        if head is not None:
+            if self._complete and error is None and self._decoder is None:
+                self._answer(head)
+                return
+            self._head = None
+            if self._receiver is not None:
+                self._receiver.head_came(head)
         if self._body:
             self._bare_bytes = 0
             broken = self._push()
@@ -256,40 +268,32 @@ class Connection(asyncio.Protocol):
         if self._complete:  # bytes after the message that we asked for
             raise UpstreamError("the provider sent more than one answer")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        if self._header_count > MAX_HEADERS:
-            raise UpstreamError(f"the provider's answer has more than {MAX_HEADERS} headers")
-        if self._header_bytes > MAX_HEAD:
-            raise _overlong()
-        if self._head_bytes < 0:
-            return  # a trailer
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        if key == "content-length":
-            self._lengths.add(text.strip())
-        self._headers.setdefault(key, text)
-
     def on_headers_complete(self) -> None:
+        raw = self._raw
+        if len(raw) > MAX_HEADERS:
+            raise UpstreamError(f"the provider's answer has more than {MAX_HEADERS} headers")
+        if self._head_bytes > MAX_HEAD and sum(map(len, raw)) + sum(map(len, raw.values())) > MAX_HEAD:
+            raise _overlong()
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             self._interim = True
             return
-        headers = self._headers
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw.items()}
+        if len(headers) != len(raw):  # one name in two spellings: the first counts
+            headers = {n.decode("latin-1").lower(): v.decode("latin-1") for n, v in reversed(raw.items())}
         coding = headers.get("transfer-encoding", "").lower()
-        if len(self._lengths) > 1 or (coding and self._lengths):
+        if coding and "content-length" in headers:
             raise UpstreamError("the provider's answer has conflicting lengths")
         self._head_bytes = -1
-        self._framed = coding.endswith("chunked") or bool(self._lengths) or status in _BODILESS
-        self._decoder = body_decoder(headers.get("content-encoding", ""))
-        if self._receiver is not None:
-            self._receiver.head_came(Head(status, headers))
+        self._framed = coding.endswith("chunked") or "content-length" in headers or status in _BODILESS
+        if "content-encoding" in headers:
+            self._decoder = body_decoder(headers["content-encoding"])
+        self._head = Head(status, headers)
 
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
-            self._headers = {}
-            self._lengths = set()
+            self._raw.clear()
         else:
             self._complete = True
             self._kept = self._parser.should_keep_alive()  # the parser forgets once this returns
@@ -329,6 +333,25 @@ class Connection(asyncio.Protocol):
             return exc
         return None
 
+    def _answer(self, head: Head) -> None:
+        """All of it is there at once, and nothing went wrong."""
+        body = b"".join(self._body)
+        self._body.clear()
+        transport, receiver, call = self._transport, self._receiver, self._call
+        self._receiver = self._call = None
+        if call is not None:
+            call.over()
+        keep, paused = self._kept, self._paused
+        self._fresh_answer()
+        if keep and transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            if paused:
+                self.resume()
+            self._release(self)
+        else:
+            self._close()
+        if receiver is not None:
+            receiver.answered(head, body)
+
     def _finish(self) -> None:
         # An answer that came before its request was out leaves the rest of it in the way of the next.
         keep = self._kept and self.usable and not self._unsent
@@ -366,6 +389,14 @@ class Connection(asyncio.Protocol):
 
 def _overlong() -> UpstreamError:
     return UpstreamError(f"the provider's answer has more than {MAX_HEAD} bytes of headers")
+
+
+def _understood(exc: Exception) -> GatewayError:
+    if isinstance(exc, httptools.HttpParserUpgrade):
+        return UpstreamError("the provider answered 101; nothing was to be upgraded")
+    if isinstance(exc, httptools.HttpParserCallbackError) and isinstance(exc.__context__, GatewayError):
+        return exc.__context__
+    return _nonsense(exc)
 
 
 def _nonsense(exc: Exception) -> UpstreamError:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import ssl
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import TimedOut, UpstreamError
@@ -30,20 +32,21 @@ class Upstream:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(
-        self, origin: Origin, head: bytes, body: bytes, receiver: Receiver, *, connect: float, fresh: bool = False
-    ) -> Call:
-        """Write a request on a kept connection, or on a new one made within ``connect`` seconds.
+    def reuse(self, origin: Origin, head: bytes, body: bytes, receiver: Receiver) -> Call | None:
+        """Write a request on a kept connection; None where there is none."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                connection.idle_since = 0.0
+                return connection.send(head, body, receiver)
+        return None
 
-        ``fresh`` refuses a kept one: the last turned out to be stale.
+    async def send(self, origin: Origin, head: bytes, body: bytes, receiver: Receiver, *, connect: float) -> Call:
+        """Write a request on a new connection, made within ``connect`` seconds.
+
         Raises ``UpstreamError``, ``TimedOut``.
         """
-        if not fresh and (idle := self._idle.get(origin)):
-            while idle:
-                connection = idle.pop()
-                if connection.usable:
-                    connection.idle_since = 0.0
-                    return connection.send(head, body, receiver)
         connection = await self._connect(origin, connect)
         return connection.send(head, body, receiver)
 
@@ -59,7 +62,7 @@ class Upstream:
 
     async def _connect(self, origin: Origin, patience: float) -> Connection:
         def factory() -> Connection:
-            return Connection(lambda c: self._release(origin, c), lambda c: self._forget(origin, c))
+            return Connection(partial(self._release, origin), partial(self._forget, origin))
 
         try:
             async with asyncio.timeout(patience):
@@ -77,11 +80,10 @@ class Upstream:
         return connection
 
     def _release(self, origin: Origin, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = monotonic()
         self._idle.setdefault(origin, []).append(connection)
         if self._sweep is None and not self._closed:
-            self._sweep = loop.call_later(IDLE / 4, self._expire)
+            self._sweep = asyncio.get_running_loop().call_later(IDLE / 4, self._expire)
 
     def _forget(self, origin: Origin, connection: Connection) -> None:
         self._open.discard(connection)
@@ -91,7 +93,7 @@ class Upstream:
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
-        oldest = loop.time() - IDLE
+        oldest = monotonic() - IDLE
         for idle in self._idle.values():
             for connection in [c for c in idle if c.idle_since < oldest]:
                 idle.remove(connection)

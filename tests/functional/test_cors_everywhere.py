@@ -31,7 +31,7 @@ STREAM = json.dumps(chat_body(stream=True)).encode()
 
 METHODS = {
     re.sub(r"\{call:[^}]*\}", "m:generateContent", path.replace("{id:.+}", "@cf/meta/llama")): method
-    for method, paths, _, _ in ROUTES
+    for method, paths, _ in ROUTES
     for path in paths
 }
 

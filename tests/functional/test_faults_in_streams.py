@@ -20,6 +20,7 @@ from .upstream import (
     conversation,
     fault,
     gated_stream,
+    held,
     pieces,
     sse,
     stream,
@@ -400,7 +401,7 @@ async def test_a_mistake_of_ours_is_told_as_one(upstream, gateway, monkeypatch, 
 
     monkeypatch.setattr("proxy.dialects.openai_chat.tap.ChatTap.look", fails)
     trigger, gate = chunk("the answer", finish="stop"), Gate()
-    upstream.script = stream([trigger]) if first else gated_stream([chunk("a"), trigger], gate)
+    upstream.script = held([trigger]) if first else gated_stream([chunk("a"), trigger], gate)
     gate.open()
     one = await gateway()
     answer = await one.chat(stream=True)

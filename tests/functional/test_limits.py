@@ -303,7 +303,7 @@ async def test_a_place_is_free_again_when_a_body_stays_out(gateway):
 async def test_a_place_is_free_again_after_a_mistake_of_ours(gateway, monkeypatch, caplog):
     gw = await gateway(keys=laptop(streams=1), limits={"max_streams": 1})
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.handlers.exchange", None)
+        patch.setattr("proxy.handlers.Attempt", None)
         assert (await gw.chat()).status == 500
     assert (await gw.chat()).status == 200
     assert len(caplog.records) == 1

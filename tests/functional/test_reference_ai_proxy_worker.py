@@ -308,7 +308,7 @@ async def test_500_says_its_request_id_and_nothing_else(worker, monkeypatch, cap
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake with a prompt in it")
 
-    monkeypatch.setattr("proxy.handlers.exchange", broken)
+    monkeypatch.setattr("proxy.handlers.Attempt", broken)
     answer = await post(worker, QUICKSORT)
     told = await answer.json()
     assert answer.status == 500

@@ -584,7 +584,7 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self.connections:
-            if connection._transport is not None:
+            if connection._transport is not None and not connection.lost.is_set():
                 connection._transport.abort()
             await within(connection.lost.wait(), f"closing {connection!r}")
         if len(self.faults) == 1:

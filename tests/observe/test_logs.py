@@ -225,6 +225,32 @@ async def test_lines_wait_for_company_and_come_by_themselves(written):
     assert len(written.data.splitlines()) == 3
 
 
+async def test_a_line_that_waited_tells_its_own_time(written, monkeypatch):
+    log = AccessLog(Log(), written)
+    for moment in (1_700_000_000.25, 1_700_000_000.5, 1_700_000_001.0):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        log.settle(settled(), "POST", "x", 200, 101.0)
+    monkeypatch.setattr("time.time", lambda: 1_700_000_099.0)
+    log.flush()
+    assert [json.loads(line)["time"] for line in written.data.splitlines()] == [
+        "2023-11-14T22:13:20.250Z",
+        "2023-11-14T22:13:20.500Z",
+        "2023-11-14T22:13:21.000Z",
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize(
+    "odd", [{"usage": Usage(10**30, 0)}, {"reason": "\udcff", "error": "x"}], ids=["count", "word"]
+)
+async def test_an_odd_line_takes_none_of_its_company_along(written, form, odd):
+    log = AccessLog(Log(format=form), written)
+    for number, known in enumerate(({}, odd, {})):
+        log.settle(settled(request_id=f"req_{number}", **known), "POST", "x", 200, 101.0)
+    log.flush()
+    assert [f"req_{number}".encode() in line for number, line in enumerate(written.data.splitlines())] == [True] * 3
+
+
 async def test_lines_about_requests_follow_the_level_and_the_form(written):
     log = AccessLog(Log(level="warning"), written)
     log.settle(settled(), "POST", "x", 200, 101.0)

@@ -92,6 +92,18 @@ def test_exchanges_in_flight_and_attempts():
     assert value(metrics, "ai_proxy_upstream_attempts_total", model="m", provider="up", outcome="timeout") == 1
 
 
+def test_what_is_counted_does_not_wait_for_a_scrape_without_bound():
+    metrics = Metrics()
+    for _ in range(1000):
+        metrics.attempt("m", "up", "ok")
+        metrics.settle(record(frames=7), 200, 101.0)
+        assert max(len(metrics._settled), len(metrics._tried)) < 500
+    told = {"model": "m", "provider": "up"}
+    for _ in range(2):  # a scrape takes nothing away
+        assert value(metrics, "ai_proxy_upstream_attempts_total", outcome="ok", **told) == 1000
+        assert value(metrics, "ai_proxy_frames_total", **told) == 7000
+
+
 def test_labels_are_words_of_the_configuration():
     metrics = Metrics()
     metrics.settle(

@@ -81,6 +81,18 @@ def test_a_changed_limit_holds_at_once():
     refusal(limits, key(requests_per_minute=3), 0.0)
 
 
+def test_a_key_that_gets_limits_begins_at_nothing():
+    """What it has begun without them is not held against it, and gives nothing back."""
+    limits = Limits()
+    before = admit(limits, key(), 0.0, times=5)
+    whose = key(requests_per_minute=2, tokens_per_minute=100, streams=2)
+    admit(limits, whose, 0.0, times=2)
+    for slot in before:
+        slot.settle(refused=True, tokens=1000, now=0.0)
+    assert "requests per minute" in refusal(limits, whose, 0.0).message
+    assert limits.live == 2
+
+
 # Tokens a minute...
 
 

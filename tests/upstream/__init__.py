@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proxy.origin import Origin
 from proxy.upstream import Head
@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 
 
 class Receiver:
-    """Remembers what it was told, in order."""
+    """Remembers what it was told, in order; an answer that was told at once counts as its head, body and end."""
 
     def __init__(self) -> None:
+        self.at_once = False
         self.head: Head | None = None
         self.pieces: list[bytes] = []
         self.ends: list[GatewayError | Stale | None] = []
         self._news = asyncio.Event()
         self.over = asyncio.Event()
+
+    def answered(self, head: Head, body: bytes) -> None:
+        self.at_once = True
+        self.head_came(head)
+        if body:
+            self.data_came(body)
+        self.ended(None)
 
     def head_came(self, head: Head) -> None:
         assert self.head is None
@@ -76,11 +84,16 @@ def head(upstream: Upstream) -> bytes:
     return f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{upstream.port}\r\nContent-Length: ".encode()
 
 
-async def send(pool: Pool, upstream: Upstream, body: bytes = b"{}", **how: Any) -> tuple[Call, Receiver]:
+async def sent(pool: Pool, origin: Origin, head: bytes, body: bytes, receiver: Receiver, *, connect: float = 5) -> Call:
+    """Send a request as an attempt does: on a kept connection where there is one."""
+    what = origin, head, body, receiver
+    return pool.reuse(*what) or await pool.send(*what, connect=connect)
+
+
+async def send(pool: Pool, upstream: Upstream, body: bytes = b"{}") -> tuple[Call, Receiver]:
     """Send a request; the answer goes to the receiver."""
     receiver = Receiver()
-    call = await pool.send(origin(upstream), head(upstream), body, receiver, **{"connect": 5, **how})
-    return call, receiver
+    return await sent(pool, origin(upstream), head(upstream), body, receiver), receiver
 
 
 async def answered(pool: Pool, upstream: Upstream, body: bytes = b"{}") -> Receiver:

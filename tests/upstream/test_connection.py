@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from typing import get_args
 
 import pytest
 
 from proxy.errors import UpstreamError
 from proxy.upstream.connection import MAX_HEAD, Stale
+from tests.codings import Coding
 from tests.functional.upstream import (
     JSON,
     Call,
@@ -62,6 +65,58 @@ async def test_the_head_is_told_before_a_body_has_come(pool, upstream):
     gate.open()
     assert await receiver.ended_with() is None
     assert receiver.body == b"late"
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+PACKED = gzip.compress(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("wire", "body", "at_once", "kept"),
+    [
+        pytest.param(WHOLE, b"hello", True, True, id="length"),
+        pytest.param(CHUNKED, b"hello", True, True, id="chunks"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", b"", True, True, id="no-body"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\n\r\n" + WHOLE, b"hello", True, True, id="after-an-interim-one"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+            b"hello",
+            True,
+            False,
+            id="the-last-one",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(PACKED), PACKED),
+            b"hello",
+            False,
+            True,
+            id="decompressed",
+        ),
+        pytest.param(WHOLE + WHOLE, b"hello", False, False, id="more-than-was-asked-for"),
+        pytest.param(WHOLE + b"\0rubbish", b"hello", False, False, id="rubbish-behind"),
+    ],
+)
+async def test_an_answer_that_comes_in_one_read_is_told_at_once(pool, upstream, wire, body, at_once, kept):
+    """What must be decompressed, or leaves a connection that cannot be trusted, goes the long way."""
+
+    async def script(call: Call) -> None:
+        await call.raw(wire)
+        call.finished = True
+
+    upstream.script = script
+    for _ in range(2):
+        receiver = await answered(pool, upstream)
+        assert receiver.body == body
+        assert receiver.at_once is at_once
+    assert upstream.calls[1].reused is kept
+
+
+async def test_a_refusal_in_one_read_is_told_at_once_with_its_status(pool, upstream):
+    upstream.script = whole({"error": "no"}, 429, {**JSON, "Retry-After": "1"})
+    receiver = await answered(pool, upstream)
+    assert receiver.at_once
+    assert (receiver.head.status, receiver.head.headers["retry-after"]) == (429, "1")
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -142,20 +197,36 @@ async def test_a_paused_connection_is_not_read(pool, upstream):
 
 
 async def test_a_connection_that_ended_paused_can_be_used_again(pool, upstream):
+    """Its last bytes come, and whoever is told of them pauses."""
+    gate = Gate()
+
+    async def script(call: Call) -> None:
+        await call.head(200, JSON, length=2)
+        await gate.passed()
+        await call.send(b"{}")
+        call.finished = True
+
+    upstream.script = script
     call, receiver = await send(pool, upstream)
     await receiver.told()
-    call.pause()
-    await turns()
-    call.resume()
-    await receiver.ended_with()
+    tell = receiver.data_came
+
+    def full(piece: bytes) -> None:
+        tell(piece)
+        call.pause()
+
+    receiver.data_came = full
+    gate.open_all()
+    assert await receiver.ended_with() is None
     await answered(pool, upstream)
     assert upstream.calls[-1].reused
 
 
-async def test_who_pauses_inside_what_it_is_told_gets_no_more(pool, upstream):
+@pytest.mark.parametrize("coding", get_args(Coding))
+async def test_who_pauses_inside_what_it_is_told_gets_no_more(pool, upstream, coding):
     """Decompressed pieces wait, as bytes on the wire do."""
     size = 3_000_000
-    upstream.script = stream([b"x" * size], encoding="gzip")
+    upstream.script = stream([b"x" * size], encoding=coding)
     call, receiver = await send(pool, upstream)
     tell = receiver.data_came
 

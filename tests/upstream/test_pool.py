@@ -14,7 +14,7 @@ from proxy.upstream.pool import reason
 from tests.functional.upstream import Gate, Upstream, blackhole, completion, held, whole
 from tests.functional.wire import listener
 
-from . import Receiver, answered, head, send
+from . import Receiver, answered, head, origin, send
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,17 @@ async def test_origins_do_not_share(pool, upstream):
 
 async def test_a_fresh_one_can_be_asked_for(pool, upstream):
     await answered(pool, upstream)
-    _, receiver = await send(pool, upstream, fresh=True)
+    receiver = Receiver()
+    await pool.send(origin(upstream), head(upstream), b"{}", receiver, connect=5)
     await receiver.ended_with()
     assert len(upstream.connections) == 2
+
+
+async def test_nothing_is_sent_where_no_connection_is_kept(pool, upstream):
+    assert pool.reuse(origin(upstream), head(upstream), b"{}", Receiver()) is None
+    _, receiver = await send(pool, upstream)
+    assert await receiver.ended_with() is None
+    assert len(upstream.calls) == 1
 
 
 @pytest.mark.parametrize("end", ["close_idle", "reset_idle"])
