@@ -142,7 +142,7 @@ class OpenAIBridge:
         self._overheard = False  # its thoughts will be wanted back
 
     def meet(self, target: Target) -> Bridge:
-        if self.operation != "chat" or "openai_chat" in target.dialects:
+        if self.operation != "chat" or target.speaks("openai_chat"):
             self._overheard = target.quirks.return_reasoning and "tools" in self._request.fields
             return self
         from proxy.dialects.openai_chat.reading import read

@@ -185,11 +185,10 @@ class Attempt:
         self._gateway = exchange.gateway
         self._plan = exchange.plan
         self._record = exchange.record
-        upstream = target.upstream or route.rest
+        upstream = route.upstream(target)
         self._body = bridge.body(upstream, target)
         head = target.head(bridge.dialect, upstream, stream=bridge.stream)
         self._head = head.replace(b"\r\n", b"\r\n" + bridge.headers, 1) if bridge.headers else head
-        #: A client that leaves cancels what its handler waits for; where upstream may finish, it must not.
         self._cancels = self._plan.settings.stream.on_disconnect == "cancel"
         self._relay = self._new_relay()
 
@@ -205,14 +204,14 @@ class Attempt:
             else:
                 await self._ask_afresh()
             try:
-                ready = await (self._relay.ready if self._cancels else asyncio.shield(self._relay.ready))
+                ready = await self._kept(self._relay.ready)
             except Stale:
                 # No byte of an answer has come on a connection that was kept: it had been closed.
                 self._gateway.relays.discard(self._relay)
                 self._relay.close()
                 self._relay = self._new_relay()
                 await self._ask_afresh()
-                ready = await (self._relay.ready if self._cancels else asyncio.shield(self._relay.ready))
+                ready = await self._kept(self._relay.ready)
             response = self._whole() if ready is Ready.WHOLE else await self._stream(ready)
             outcome = record.error or "ok"
             return response
@@ -235,6 +234,10 @@ class Attempt:
             target.origin, self._head, self._body, self._relay, connect=target.timeouts.connect
         )
         self._relay.sent(call)
+
+    def _kept(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
+        """A client that leaves cancels what its handler waits for; where upstream may finish, it must not."""
+        return future if self._cancels else asyncio.shield(future)
 
     def _whole(self) -> web.StreamResponse:
         relay, record = self._relay, self._record
@@ -269,7 +272,7 @@ class Attempt:
         response = outlet.open(head, first, last=relay.over and len(first) < _AT_ONCE)
         try:
             relay.flow(outlet)
-            await (relay.done if self._cancels else asyncio.shield(relay.done))
+            await self._kept(relay.done)
         except Exception:
             log.exception("request %s failed inside its stream", record.request_id)
             relay.fail(InternalError(record.request_id))
