@@ -207,7 +207,9 @@ def _folded(folded: Folded) -> dict[str, Any]:
 def _stopped(stop: Stop, sequence: str, request: Request | None, *, refused: bool) -> dict[str, Any]:
     if refused and stop is Stop.END:
         stop = Stop.CONTENT_FILTER
-    if stop is Stop.STOP_SEQUENCE and not sequence and request is not None and len(request.stop) == 1:
+    if stop is not Stop.STOP_SEQUENCE:
+        sequence = ""  # a provider that names one all the same is not repeated
+    elif not sequence and request is not None and len(request.stop) == 1:
         sequence = request.stop[0]  # the provider said that one fired, and there is only one
     return {"stop_reason": REASON[stop], "stop_sequence": sequence or None}
 

@@ -159,6 +159,7 @@ def test_a_body_is_read_and_asked_or_refused(change):
 @settings(max_examples=150, deadline=None)
 @given(changes)
 @example((111, True))  # a count that is no number
+@example((1889, "text"))  # a stop sequence beside another reason
 def test_a_stream_is_read_and_written_or_refused(change):
     frames = [frame for frame in changed(STREAM, change) if isinstance(frame, dict)]
     wire = sse(*({**frame, "type": str(frame.get("type"))} for frame in frames))
