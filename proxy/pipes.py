@@ -12,6 +12,7 @@ import orjson
 
 from proxy.errors import GatewayError, UpstreamError
 from proxy.sse import DONE, Decoder, Reframer, split, split_clean
+from proxy.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,6 +74,8 @@ class Tap(Protocol):
     error: GatewayError | None
     #: Frames have `event:` lines, and `plain` looks at them.
     named: bool
+    #: What stands before strings that `plain` need not look at.
+    texts: tuple[bytes, ...]
 
     def plain(self, run: bytes) -> bool: ...
 
@@ -118,6 +121,7 @@ class Passthrough:
         self._tap = tap
         self._max_frame = max_frame
         self._reframer = getattr(tap, "reframer", Reframer)(max_frame)  # Google's needs one of its own
+        self._template = Template(tap.texts, max_frame)
         self._passed = True  # the last frame went to the client
         self.fail = fail
         self.frames = 0
@@ -126,17 +130,22 @@ class Passthrough:
         self.error: GatewayError | None = None
 
     def feed(self, chunk: bytes) -> bytes:
-        if self.error is not None:
-            return b""
         reframer = self._reframer
+        if self.error is not None or self.done:
+            return b""
+        if reframer.between and self._template.fits(chunk):
+            reframer.frames = self.frames = self.frames + 1
+            return chunk
         run = reframer.feed(chunk)
-        self.frames = reframer.frames
+        frames, self.frames = self.frames, reframer.frames
         if run:
             if (
                 not (reframer.done or reframer.overlong)
                 and (reframer.clean or self._tap.named)
                 and self._tap.plain(run)
             ):
+                if reframer.between and self.frames == frames + 1:
+                    self._template.learn(run)
                 return run  # of the middle of a stream the tap need see hardly ever anything
             run = self._inspect(run)
             self.done = (reframer.done or self._tap.done) and self.error is None

@@ -23,6 +23,7 @@ DONE = b"[DONE]"
 # also cut at U+2028 and U+0085, which are legal inside JSON.
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _CRLF = b"\r\n"
+_CR = 0x0D  # a number is found ten times as fast as bytes
 _LAST = b"\n\ndata: [DONE]\n\n"
 _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 # Frames of an `event: ` line and a `data: {…}` line; counting them would be slower, and be fooled.
@@ -91,7 +92,7 @@ class Decoder:
         if not chunk or self.overlong:
             return []
 
-        line_end = b"\r\n" if b"\r" in chunk else b"\n"
+        line_end = b"\r\n" if _CR in chunk else b"\n"
         blank = line_end * 2
         begun: list[Frame] = []
         if self._size or self._pieces:  # a frame was cut: the shortcut begins behind it
@@ -139,7 +140,7 @@ class Decoder:
     def _line_by_line(self, chunk: bytes) -> list[Frame]:
         """Read whatever lines there are."""
         frames: list[Frame] = []
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._swallow_lf = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = chunk.split(b"\n")
@@ -225,6 +226,7 @@ class Reframer:
 
     ``overlong`` is set when a frame outgrows ``max_frame`` bytes, ``done`` when the end mark was passed on;
     ``clean`` tells that the last run was of that simple kind, ``blank`` with what its frames end,
+    ``between`` that the next byte begins a frame and that every line has ended with LF so far,
     ``frames`` how many frames were given on.
     """
 
@@ -237,16 +239,18 @@ class Reframer:
         self.overlong = False
         self.done = False
         self.clean = True
+        self.between = False
         self.blank = b"\n\n"
         self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; return the whole frames they complete, as one run."""
+        self.between = False
         if self._head is not None:
             chunk = self._skip_bom(chunk)
         if not chunk or self.done or self.overlong:
             return b""
-        if self._slow is None and b"\r" in chunk:
+        if self._slow is None and _CR in chunk:
             self._slow = _Lines(self._max_frame)
             chunk = b"".join([*self._tail, chunk])
             self._tail = []
@@ -272,10 +276,12 @@ class Reframer:
         if run.startswith(b"data: {") and run.count(b"\n") == 2 * frames and len(run) <= self._max_frame:
             self.done = ends
             self.clean = True
+            self.between = not (ends or self._tail)
             self.frames += frames
             return run
         if len(run) <= self._max_frame and _NAMED.fullmatch(run):
             self.clean = False
+            self.between = not self._tail
             self.frames += run.count(b"\n") // 3
             return run
         return self._line_by_line(_Lines(self._max_frame), run)

@@ -25,6 +25,7 @@ HOUSE = """
     proxy.app
     proxy.express
     proxy.handlers                  proxy.models
+    proxy.attempt
     proxy.probes
     proxy.middleware
     proxy.answers
@@ -41,7 +42,7 @@ HOUSE = """
     proxy.dialects.openai_responses    proxy.dialects.simple_chat  proxy.dialects.workers_ai
     proxy.dialects
     proxy.refusals                  proxy.blocks
-    proxy.sse                       proxy.requests  proxy.events    proxy.fields
+    proxy.sse                       proxy.requests  proxy.events    proxy.fields    proxy.template
     proxy.errors                    proxy.sockets   proxy.systemd   proxy.pages     proxy.origin    proxy.plain
     proxy
 """
@@ -56,6 +57,7 @@ PURE = (
         "proxy.events",
         "proxy.requests",
         "proxy.sse",
+        "proxy.template",
         "proxy.refusals",
         "proxy.blocks",
         "proxy.dialects",
@@ -155,7 +157,7 @@ def test_protocol_code_knows_no_event_loop():
         pytest.param("proxy.events", "from proxy.requests import Request", id="sideways"),
         pytest.param("proxy.dialects.gemini.errors", "from proxy.dialects import openai_chat", id="another-dialect"),
         pytest.param("proxy.dialects.openai_chat.tap", "from proxy.pipes import Tap", id="a-dialect-and-pipes"),
-        pytest.param("proxy.relay", "from proxy.handlers import Attempt", id="the-pump-and-its-user"),
+        pytest.param("proxy.relay", "from proxy.attempt import Attempt", id="the-pump-and-its-user"),
         pytest.param("proxy.handlers", "from proxy.express import Express", id="handlers-and-the-way-to-them"),
         pytest.param("proxy.plain", "from proxy.connection import Connection", id="requests-and-their-connection"),
         pytest.param("proxy.settings.schema", "from proxy.app import build_app", id="settings-and-the-app"),

@@ -29,6 +29,7 @@ class Tap:
     """
 
     named = False
+    texts: tuple[bytes, ...] = ()  # each frame's counts are kept
     reframer = Reframer
 
     def __init__(self, scrub: Scrub, *, array: bool = False) -> None:

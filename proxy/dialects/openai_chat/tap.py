@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.sse import Frame
 
 END_MARK = encode(DONE)
+_TEXTS = (b'"content":"', b'"reasoning_content":"', b'"reasoning":"', b'"arguments":"', b'"text":"')
 _CANDIDATES = 4  # usage objects kept until the end: the last that is not all zeros counts
 
 
@@ -35,6 +36,7 @@ class ChatTap:
     """
 
     named = False
+    texts: tuple[bytes, ...] = _TEXTS
     done = False  # the Reframer knows this dialect's end mark
 
     def __init__(self, scrub: Scrub, *, include_usage: bool = False, choices: int = 1) -> None:
@@ -51,8 +53,8 @@ class ChatTap:
         """Is there nothing in these whole frames that this tap wants to see?"""
         count = run.count
         return (
-            b'"error"' not in run
-            and (b'"usage"' not in run or count(b'"usage"') == count(b'"usage":null'))
+            run.find(b'"error"') < 0  # which costs half of what `in` does
+            and (run.find(b'"usage"') < 0 or count(b'"usage"') == count(b'"usage":null'))
             and count(b'"finish_reason"') == count(b'"finish_reason":null')
         )
 
