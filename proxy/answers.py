@@ -15,11 +15,10 @@ from proxy.pages import headers_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import web
-
     from proxy.context import Exchange
     from proxy.errors import GatewayError
     from proxy.observe.record import Record
+    from proxy.outlet import Sent
 
 SERVER = "ai-proxy"
 JSON = "application/json"
@@ -29,48 +28,55 @@ _ANTHROPIC = frozenset({"messages", "count_tokens"})
 
 def told(record: Record) -> dict[str, str]:
     """What every answer says of its request."""
-    headers = {"x-request-id": record.request_id, "Server-Timing": _timing(record)}
+    return dict(line.split(": ", 1) for line in _said(record).split("\r\n")[:-1])
+
+
+def _said(record: Record) -> str:
+    id = record.request_id
+    lines = f"x-request-id: {id}\r\nServer-Timing: {_timing(record)}\r\n"
     if record.route in _ANTHROPIC:
-        headers["request-id"] = record.request_id
+        lines += f"request-id: {id}\r\n"
     if record.provider:
-        headers["x-proxy-model"] = record.model
-        headers["x-proxy-provider"] = record.provider
-        headers["x-proxy-attempts"] = str(record.attempts)
-    if record.headers:
-        headers.update(record.headers)
-    return headers
+        lines += (
+            f"x-proxy-model: {record.model}\r\nx-proxy-provider: {record.provider}\r\n"
+            f"x-proxy-attempts: {record.attempts}\r\n"
+        )
+    for name, value in record.headers.items():
+        lines += f"{name}: {value}\r\n"
+    return lines
 
 
 def _timing(record: Record) -> str:
     now, began, sent = monotonic(), record.began, record.sent_at
+    total = int((now - began) * 10_000)  # tenths of milliseconds: to write a float costs more than all the rest
     if not sent:
-        return f"total;dur={(now - began) * 1000:.1f}"
-    first = record.first_frame_at or now
+        return f"total;dur={total // 10}.{total % 10}"
+    ours, theirs = int((sent - began) * 10_000), int(((record.first_frame_at or now) - sent) * 10_000)
     return (
-        f"gateway;dur={(sent - began) * 1000:.1f}, upstream;dur={(first - sent) * 1000:.1f}, "
-        f"total;dur={(now - began) * 1000:.1f}"
+        f"gateway;dur={ours // 10}.{ours % 10}, upstream;dur={theirs // 10}.{theirs % 10}, "
+        f"total;dur={total // 10}.{total % 10}"
     )
 
 
-def head(exchange: Exchange, media_type: str, extra: Mapping[str, str] | None = None) -> bytes:
+def head(exchange: Exchange, media_type: str, extra: Mapping[str, str] | None = None) -> str:
     """Render the header lines of an exchange's answer, without those of its framing."""
-    lines = told(exchange.record)
+    lines = f"Content-Type: {media_type}\r\nServer: {SERVER}\r\n{_said(exchange.record)}"
     if extra:
-        lines.update(extra)
-    origins = exchange.plan.origins
-    if not origins.any:
-        lines.update(headers_for(origins, exchange.request.headers.get("Origin")))
-    said = [f"Content-Type: {media_type}\r\nServer: {SERVER}\r\n", *map("{}: {}\r\n".format, lines, lines.values())]
+        lines += "".join(map("{}: {}\r\n".format, extra, extra.values()))
     exchange.record.answered = True
-    return "".join(said).encode("utf-8", "replace") + (origins.lines if origins.any else b"")
+    origins = exchange.plan.origins
+    if origins.any:
+        return lines + origins.lines
+    ours = headers_for(origins, exchange.request.headers.get("Origin"))
+    return lines + "".join(map("{}: {}\r\n".format, ours, ours.values()))
 
 
-def whole(exchange: Exchange, body: bytes) -> web.StreamResponse:
+def whole(exchange: Exchange, body: bytes) -> Sent:
     """Answer with JSON."""
     return send_whole(exchange.request, 200, head(exchange, JSON), body)
 
 
-def refusal(exchange: Exchange, error: GatewayError) -> web.StreamResponse:
+def refusal(exchange: Exchange, error: GatewayError) -> Sent:
     """Tell a fault as a whole answer, in the client's dialect."""
     record = exchange.record
     record.error, record.reason = error.kind, error.reason

@@ -24,7 +24,7 @@ from proxy import plain
 from proxy.plain import Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from aiohttp import StreamReader
     from aiohttp.http import RawRequestMessage
@@ -47,11 +47,28 @@ class Manners(Protocol):
 MANNERS: web.AppKey[Manners] = web.AppKey("manners", Manners)
 
 
+class Visit(Protocol):
+    """A request to be served past the application."""
+
+    def begin(self, done: Callable[[web.StreamResponse | None], None]) -> None:
+        """Serve a plain request.  ``done`` is told its answer, which has left; None where there is none to be had."""
+
+    def leave(self) -> None:
+        """The client has left, or must."""
+
+    async def served(self) -> web.StreamResponse:
+        """Serve a request that aiohttp has parsed."""
+
+
 class First(Protocol):
     """Who looks at requests before the application does."""
 
-    def take(self, request: web.Request | Plain) -> Coroutine[Any, Any, web.StreamResponse] | None:
-        """Serve a request; None where it is the application's."""
+    @property
+    def plan(self) -> object:
+        """What a judgement of a head holds for."""
+
+    def take(self, request: web.Request | Plain) -> Visit | None:
+        """Look at a request; None where it is the application's."""
 
 
 FIRST: web.AppKey[First] = web.AppKey("first", First)
@@ -68,14 +85,18 @@ class Connection(RequestHandler):
     """One client connection."""
 
     __slots__ = (
+        "_answer",
         "_body",
         "_first",
         "_full_since",
         "_head",
+        "_known",
         "_lane",
+        "_lane_over",
         "_later",
         "_left",
         "_manners",
+        "_plain_only",
         "_unsent",
         "full",
         "waiting_since",
@@ -86,8 +107,12 @@ class Connection(RequestHandler):
         super().__init__(server, **kwargs)
         self._manners = manners
         self._first = first
-        self._lane: asyncio.Task[None] | None = None  # serves a plain request, past aiohttp
+        self._lane: Visit | None = None  # serves a plain request, past aiohttp
+        self._answer: web.StreamResponse | None = None  # of it, once it has left, while the client is behind
+        self._lane_over: asyncio.Future[None] | None = None  # where somebody waits for that
         self._later = b""  # what has come since then
+        self._known: plain.Head | None = None  # of the last plain request
+        self._plain_only = False  # nothing else has come since then
         #: When the client began to owe us a request head; 0 if it does not.
         self.waiting_since = 0.0
         self._head = 0  # bytes of a request head that is not all there yet
@@ -120,35 +145,46 @@ class Connection(RequestHandler):
 
     def _take_plain(self, data: bytes, first: First) -> bool:
         """Serve a plain request, if nothing that came before it is still to be done."""
-        if self._messages or self._left != 0 or self._close or self._force_close:
+        if self._close or self._force_close or not (self._plain_only or self._is_parser_idle()):
+            return False
+        known = self._known
+        request = known.again(data, self) if known is not None and known.plan is first.plan else None
+        if request is None:
+            request = plain.read(data, self, self.max_field_size)
+            if request is None:
+                return False
+        visit = first.take(request)
+        if visit is None:
+            self._known = None
+            return False
+        self._plain_only = True
+        self._known = request.head
+        self.waiting_since = 0.0
+        self._lane = visit
+        visit.begin(self._served)
+        return True
+
+    def _is_parser_idle(self) -> bool:
+        """Is nothing of what came before still to be done, by the parser or behind it?"""
+        if self._messages or self._left != 0:
             return False
         if self._waiter is None and self._request_count:  # aiohttp is not done with the last one
             return False
-        if self._body is not None and not self._body.is_eof():
-            return False
-        request = plain.read(data, self, self.max_field_size)
-        serving = first.take(request) if request is not None else None
-        if serving is None:
-            return False
-        self.waiting_since = 0.0
-        self._lane = self._loop.create_task(self._serve(serving))
-        return True
+        return self._body is None or self._body.is_eof()
 
-    async def _serve(self, serving: Coroutine[Any, Any, web.StreamResponse]) -> None:
-        goes_on = False
-        try:
-            sent = await serving
-            await sent.write_eof()
-            goes_on = bool(sent.keep_alive)
-        except ConnectionError:
-            pass  # the client has left
-        except Exception:
-            log.exception("a request failed outside of its handler")
-        finally:
-            self._lane = None
-        if not goes_on or self._close:
-            if self.transport is not None:
-                self.transport.close()
+    def _served(self, answer: web.StreamResponse | None) -> None:
+        """The answer has left, in so far as there is one."""
+        if answer is not None and self.full:
+            self._answer = answer  # until the client has caught up
+            return
+        self._lane = self._answer = None
+        if self._lane_over is not None:
+            self._lane_over.set_result(None)
+            self._lane_over = None
+        if self.transport is None or self.transport.is_closing():
+            return
+        if answer is None or not answer.keep_alive or self._close:
+            self.transport.close()
             return
         self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
@@ -171,21 +207,30 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self._lane is not None:
-            self._lane.cancel()
+        if self._answer is not None:
+            self.full = False
+            self._served(self._answer)
+        elif self._lane is not None:
+            self._lane.leave()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # as aiohttp has it
         self._close = True
+        await self._served_by(timeout)
         if self._lane is not None:
-            await asyncio.wait({self._lane}, timeout=timeout)
-        if self._lane is not None:
-            self._lane.cancel()
-            await asyncio.wait({self._lane}, timeout=timeout)
+            self._lane.leave()
+            await self._served_by(timeout)
         await super().shutdown(timeout)
+
+    async def _served_by(self, timeout: float | None) -> None:  # noqa: ASYNC109  # as above
+        if self._lane is not None:
+            self._lane_over = self._loop.create_future()
+            await asyncio.wait({self._lane_over}, timeout=timeout)
+            self._lane_over = None
 
     # All others, through it...
 
     def _parse(self, data: bytes) -> None:
+        self._plain_only = False
         # A body's bytes are no head that dawdles, also while no handler is there to read them.
         in_body = self._body is not None and not self._body.is_eof()
         count = self._request_count
@@ -270,7 +315,9 @@ class Connection(RequestHandler):
         super().resume_writing()
         self.full = False
         self._full_since = 0.0
-        if self.writable is not None:
+        if self._answer is not None:
+            self._served(self._answer)
+        elif self.writable is not None:
             self.writable()
 
     def handle_error(
@@ -352,7 +399,8 @@ def make_server(app: web.Application, **kwargs: Any) -> Server:
     first = app.get(FIRST)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await ((first and first.take(request)) or ordinary.request_handler(request))
+        visit = first.take(request) if first is not None else None
+        return await (visit.served() if visit is not None else ordinary.request_handler(request))
 
     return Server(
         app[MANNERS],

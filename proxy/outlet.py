@@ -6,7 +6,7 @@ aiohttp's responses, writers and signals cost as much as asking a provider.  It 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
@@ -36,17 +36,15 @@ class Sent(web.StreamResponse):
             await self._connection.caught_up()
 
 
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 #: Bytes from which on two writes cost less than a copy.
 _LARGE = 64 * 1024
 
 
-def send_whole(request: web.Request | Plain, status: int, head: bytes, body: bytes, *, close: bool = False) -> Sent:
+def send_whole(request: web.Request | Plain, status: int, head: str, body: bytes, *, close: bool = False) -> Sent:
     """Answer with ``body``, in one write with its head; ``head`` are header lines, without those of the framing."""
-    connection = cast("Connection", request.protocol)
-    start = _start(
-        request, status, head, b"Content-Length: %d\r\n" % len(body), keep := request.keep_alive and not close
-    )
+    connection: Connection = request.protocol  # type: ignore[assignment]  # we serve no others
+    start = _start(request, status, head, f"Content-Length: {len(body)}\r\n", keep := request.keep_alive and not close)
     transport = connection.transport
     if transport is not None and not transport.is_closing():
         if len(body) < _LARGE:
@@ -56,13 +54,14 @@ def send_whole(request: web.Request | Plain, status: int, head: bytes, body: byt
     return Sent(status, keep, connection)
 
 
-def _start(request: web.Request | Plain, status: int, head: bytes, framing: bytes, keep: bool) -> bytes:
+def _start(request: web.Request | Plain, status: int, head: str, framing: str, keep: bool) -> bytes:
     if request.version >= HttpVersion11:
-        line, connection = b"HTTP/1.1", b"" if keep else b"Connection: close\r\n"
+        line, connection = "HTTP/1.1", "" if keep else "Connection: close\r\n"
     else:
-        line, connection = b"HTTP/1.0", b"Connection: keep-alive\r\n" if keep else b""
-    date = rfc822_formatted_time().encode()
-    return b"%b %d %b\r\n%b%bDate: %b\r\n%b\r\n" % (line, status, _REASONS[status], head, framing, date, connection)
+        line, connection = "HTTP/1.0", "Connection: keep-alive\r\n" if keep else ""
+    return (
+        f"{line} {status} {_REASONS[status]}\r\n{head}{framing}Date: {rfc822_formatted_time()}\r\n{connection}\r\n"
+    ).encode("utf-8", "replace")
 
 
 class Outlet:
@@ -75,15 +74,15 @@ class Outlet:
 
     def __init__(self, request: web.Request | Plain) -> None:
         self._request = request
-        self._connection = cast("Connection", request.protocol)
+        self._connection: Connection = request.protocol  # type: ignore[assignment]  # we serve no others
         self._chunked = request.version >= HttpVersion11
         self._open = False
         self._over = False
 
-    def open(self, head: bytes, first: bytes, *, last: bool = False) -> web.StreamResponse:
+    def open(self, head: str, first: bytes, *, last: bool = False) -> Sent:
         """Send the head of a stream and ``first``, which may be empty, or is the whole body if ``last``."""
         keep = self._chunked and self._request.keep_alive  # else the connection's end is the body's
-        start = _start(self._request, 200, head, b"Transfer-Encoding: chunked\r\n" if self._chunked else b"", keep)
+        start = _start(self._request, 200, head, "Transfer-Encoding: chunked\r\n" if self._chunked else "", keep)
         self._open, self._over = True, last
         transport = self._connection.transport
         if transport is not None and not transport.is_closing():

@@ -42,7 +42,7 @@ class Origins:
     __slots__ = ("_exact", "_wild", "any", "patterns")
 
     #: The header lines under ``*``, which are the same for everybody.
-    lines: Final = f"{_ALLOW_ORIGIN}: *\r\n{_EXPOSE}: {EXPOSED}\r\n".encode()
+    lines: Final = f"{_ALLOW_ORIGIN}: *\r\n{_EXPOSE}: {EXPOSED}\r\n"
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)

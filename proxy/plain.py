@@ -7,6 +7,7 @@ outside of it, or might be read in two ways, is left to a whole parser.
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Any
 
 from aiohttp import HttpVersion11
@@ -27,7 +28,44 @@ _ODD = frozenset(
         "sec-websocket-key1",  # refused by aiohttp's parser
     )
 )
+#: Fields that say who asks.
+CREDENTIALS = ("Authorization", "X-API-Key", "API-Key", "X-Goog-API-Key")
+_LENGTH = re.compile(rb"\r\ncontent-length:[\t ]*", re.IGNORECASE)
 _MOST = 100  # fields; a parser stops at 128
+
+
+#: A longer head is read anew each time.
+_SHORT = 4096
+#: Of a length, at most.
+_DIGITS = 20
+
+
+class Head(Struct, eq=False):
+    """A head that has been read.  Clients say the same with every request on a connection, but for the length.
+
+    Known again by its digest, so that no credential stays in memory.
+    """
+
+    path: str
+    headers: CIMultiDict[str]
+    #: Where the length's value stands; 0 where it is not to be known again.
+    at: int
+    digest: bytes
+    #: What was made of it, and what that holds for.
+    judged: Any = None
+    plan: object = None
+
+    def again(self, data: bytes, protocol: Any) -> Plain | None:
+        """Read a request with the same head; None where that is not it, or its length is not the body's."""
+        at = self.at
+        stop, end = data.find(b"\r\n", at), data.find(b"\r\n\r\n", at) + 4
+        if (
+            not at
+            or data[at:stop] != str(len(data) - end).encode()
+            or sha256(data[:at] + data[stop:end]).digest() != self.digest
+        ):
+            return None
+        return Plain(protocol, self, data[end:])
 
 
 class Plain(Struct, eq=False):
@@ -35,8 +73,7 @@ class Plain(Struct, eq=False):
 
     #: The connection that it came on.
     protocol: Any
-    raw_path: str
-    headers: CIMultiDict[str]
+    head: Head
     body: bytes
 
     method = "POST"
@@ -44,9 +81,28 @@ class Plain(Struct, eq=False):
     keep_alive = True
 
     @property
-    def path(self) -> str:
+    def raw_path(self) -> str:
         """As it was asked for; what is percent-encoded is no path of an exchange."""
-        return self.raw_path
+        return self.head.path
+
+    path = raw_path
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Without credentials, once it is known whose they are."""
+        return self.head.headers
+
+    @property
+    def judged(self) -> Any:
+        """What was made of the same head before."""
+        return self.head.judged
+
+    def remember(self, judged: object, plan: object) -> None:
+        """Say what was made of this head, and what that holds for; its credentials are no more needed."""
+        head = self.head
+        head.judged, head.plan = judged, plan
+        for name in CREDENTIALS:
+            head.headers.popall(name, None)
 
 
 def read(data: bytes, protocol: Any, max_head: int) -> Plain | None:
@@ -57,13 +113,19 @@ def read(data: bytes, protocol: Any, max_head: int) -> Plain | None:
     fields = _FIELD.findall(found[2].decode("ascii"))
     names = {name.lower() for name, _ in fields}
     headers = CIMultiDict(fields)
+    length = str(len(data) - found.end())
     if (
         len(names) != len(fields)  # nothing is said twice
         or len(names) > _MOST
         or "host" not in names
         or not names.isdisjoint(_ODD)
-        or headers.get("Content-Length") != str(len(data) - found.end())  # not all there, or followed by another
+        or headers.get("Content-Length") != length  # not all there, or followed by another
         or headers.get("Connection", "keep-alive").lower() != "keep-alive"
     ):
         return None
-    return Plain(protocol, found[1].decode("ascii"), headers, data[found.end() :])
+    end = found.end()
+    at, digest = 0, b""
+    if end <= min(_SHORT, max_head - _DIGITS) and (told := _LENGTH.search(data, 0, end)) is not None:
+        at = told.end()
+        digest = sha256(data[:at] + data[at + len(length) : end]).digest()
+    return Plain(protocol, Head(found[1].decode("ascii"), headers, at, digest), data[end:])

@@ -7,7 +7,6 @@ transport is full, upstream is not read.  All clocks are looked at from one whee
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from enum import Enum
 from time import monotonic
@@ -36,11 +35,14 @@ _HELD = 256 * 1024
 
 
 class Ready(Enum):
-    """What the handler waits for before it answers."""
+    """How the client can be answered."""
 
     STREAM = "the first frames are there"
     WHOLE = "the whole body is there"
     QUIET = "the answer has begun, but nothing of it has come for a while"
+
+
+_READY_WHOLE = Ready.WHOLE  # to look a member up costs as much as to call a function
 
 
 class _Mode(Enum):
@@ -50,21 +52,27 @@ class _Mode(Enum):
     WHOLE = "a body to collect"
 
 
+_HEAD, _SNIFF, _STREAM, _WHOLE = _Mode
+
+
 class ClientStalled(Exception):
     """The client did not read for `timeouts.client` seconds; its connection was cut."""
 
 
 class Relay:
-    """One attempt's answer on its way to the client.
-
-    ``ready`` tells the handler how to answer, or raises what went wrong while the status can still say so.
-    """
+    """One attempt's answer on its way to the client."""
 
     # What most answers never change stands here, and costs a request nothing.
 
+    #: How the client can be answered, or what went wrong while the status can still say so; None until that is known.
+    told: Ready | GatewayError | Stale | None = None
+    #: Called once, when ``told`` is known.
+    on_ready: Callable[[], None] | None = None
     #: How it ended, if badly; ``over`` says that it has.
     error: GatewayError | ClientStalled | None = None
     over = False
+    #: Called once, when it is over.
+    on_over: Callable[[], None] | None = None
     head: Head | None = None
     first_frame_at = 0.0
     #: Silences between frames, once there has been one.
@@ -76,8 +84,7 @@ class Relay:
     _chunks: Callable[[bytes], Iterable[bytes]] | None = None
     _keepalive = 0.0
     _keepalive_frame = b""
-    _done: asyncio.Future[None] | None = None
-    _mode = _Mode.HEAD
+    _mode = _HEAD
     _outlet: Outlet | None = None
     _muted = False  # the client has left, but upstream may finish
     _held: list[bytes] | None = None  # for the client, until the outlet is open
@@ -98,14 +105,13 @@ class Relay:
 
         ``began`` is when (`time.monotonic`) the exchange began, for the clocks of all attempts together.
         """
-        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._clocks = clocks
         self._wheel = wheel
         self._max_whole = max_whole
         self._began = began
         self._request_id = request_id
 
-    # The handler's side...
+    # The attempt's side...
 
     def stream(
         self, pipe: Pipe, chunks: Callable[[bytes], Iterable[bytes]], *, keepalive: float, keepalive_frame: bytes
@@ -120,17 +126,8 @@ class Relay:
         """The request is on its way: the clocks run."""
         self.call = call
         self._sent_at = self._last_byte = self._last_progress = monotonic()
-        if not self.ready.done():
+        if self.told is None:
             self._wheel.add(self)
-
-    @property
-    def done(self) -> asyncio.Future[None]:
-        """Settled when the answer is over."""
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-            if self.over:
-                self._done.set_result(None)
-        return self._done
 
     @property
     def frames(self) -> int:
@@ -172,24 +169,22 @@ class Relay:
         if self.over:
             return
         self.error = error
-        if not self.ready.done():
-            self.ready.set_exception(error)
-        elif self.pipe is not None:
+        if self.pipe is not None and (self.told is not None or self._held is not None):
             self._emit(self.pipe.fail(error))
-        self._over()
         if self.call is not None:
             self.call.abort()
+        self._over()
+        self._tell(error if self._held is None else Ready.STREAM)
 
     def close(self) -> None:
-        """Whatever happened: the upstream is let go, and nothing ticks any more."""
+        """Whatever happened: the upstream is let go, nothing ticks any more, and nobody is called."""
+        self.on_ready = self.on_over = None
         if not self.over:
             self._wheel.discard(self)
         if self.call is not None:
             self.call.abort()
         if self._outlet is not None:
             self._outlet.on_writable(None)
-        if self.ready.done() and not self.ready.cancelled():
-            self.ready.exception()  # seen
 
     # Upstream's side...
 
@@ -198,15 +193,15 @@ class Relay:
         self._last_byte = monotonic()
         kind = head.headers.get("content-type", "")
         streamed = self.pipe is not None and head.good and "json" not in kind
-        self._mode = _Mode.SNIFF if streamed else _Mode.WHOLE
+        self._mode = _SNIFF if streamed else _WHOLE
 
     def answered(self, head: Head, body: bytes) -> None:
         """All of an answer came in one read."""
-        if self.pipe is None and len(body) <= self._max_whole and not self.ready.done():
+        if self.pipe is None and len(body) <= self._max_whole:
             self.head = head
             self._body = [body.lstrip(_BLANK)]
             self._over()
-            self.ready.set_result(Ready.WHOLE)
+            self._tell(_READY_WHOLE)
             return
         self.head_came(head)
         if body:
@@ -215,13 +210,14 @@ class Relay:
 
     def data_came(self, chunk: bytes) -> None:
         now = self._last_byte = monotonic()
-        self._body_began = True
         try:
-            if self._mode is _Mode.STREAM:
+            if self._mode is _STREAM:
                 self._stream(chunk, now)
-            elif self._mode is _Mode.WHOLE:
+            elif self._mode is _WHOLE:
+                self._body_began = True
                 self._collect(chunk, now)
             else:
+                self._body_began = True
                 self._sniff(chunk, now)
         except Exception:
             self._stumble()
@@ -231,12 +227,11 @@ class Relay:
             return
         try:
             if error is not None and not isinstance(error, GatewayError):  # stale
-                if not self.ready.done():
-                    self.ready.set_exception(error)
                 self._over()
-            elif self._mode is _Mode.WHOLE:
+                self._tell(error)
+            elif self._mode is _WHOLE:
                 self._end_whole(error)
-            elif self.pipe is not None and self._mode is not _Mode.HEAD:
+            elif self.pipe is not None and self._mode is not _HEAD:
                 self._end_stream(error)
             else:
                 self.fail(error or UpstreamError("the provider closed the connection without an answer"))
@@ -246,7 +241,11 @@ class Relay:
     def _stumble(self) -> None:
         """A mistake of ours, not upstream's, and no reason to leave the client without a word."""
         log.exception("request %s failed inside its answer", self._request_id)
-        self.fail(InternalError(self._request_id))
+        error = InternalError(self._request_id)
+        self.fail(error)
+        self._tell(error)  # in case that it came when all was over
+        if self.on_over is not None:
+            self.on_over()
 
     def _sniff(self, chunk: bytes, now: float) -> None:
         start = chunk.lstrip(_BLANK)
@@ -254,10 +253,10 @@ class Relay:
             return  # blank lines mean nothing, in JSON as in a stream
         # Content types lie: bare JSON comes as an event stream, streams come as text/plain.
         if start[:1] in (b"{", b"[", b"<"):
-            self._mode = _Mode.WHOLE
+            self._mode = _WHOLE
             self._collect(chunk, now)
         else:
-            self._mode = _Mode.STREAM
+            self._mode = _STREAM
             self._stream(chunk, now)
 
     def _stream(self, chunk: bytes, now: float) -> None:
@@ -282,11 +281,12 @@ class Relay:
                 if outlet.write(out, last=pipe.done):
                     self._stop_upstream()
         if pipe.done:
-            if self.call is not None:
-                self.call.leave()
+            self._leave()
             self._over()
         elif pipe.error is not None:
             self.fail(pipe.error)
+        if self.told is None and self._held is not None:
+            self._tell(Ready.STREAM)  # now, so that an answer that is over already leaves in one write
 
     def _collect(self, chunk: bytes, now: float) -> None:
         if self._body is None:
@@ -307,6 +307,7 @@ class Relay:
             self._emit(out)
         if self.pipe.done:
             self._over()
+            self._tell(Ready.STREAM)
         else:
             self.fail(self.pipe.error or UpstreamError("the provider's stream ended before the answer did"))
 
@@ -314,9 +315,8 @@ class Relay:
         if error is not None:
             self.fail(error)
         elif self.pipe is None or self._chunks is None or self.head is None or not self.head.good:
-            if not self.ready.done():
-                self.ready.set_result(Ready.WHOLE)
             self._over()
+            self._tell(_READY_WHOLE)
         else:  # a stream was asked for, JSON was answered
             try:
                 frames = list(self._chunks(self.body))
@@ -326,8 +326,22 @@ class Relay:
             self._made = len(frames)
             self._emit(b"".join(frames))
             self._over()
+            self._tell(Ready.STREAM)
+
+    def _leave(self) -> None:
+        """All that is wanted of the answer has come."""
+        if self.call is not None:
+            self.call.leave()
+            self.call = None  # what is to become of the connection is its own matter now
 
     # The client's side...
+
+    def _tell(self, how: Ready | GatewayError | Stale) -> None:
+        """Have the client answered.  Always the last thing to do: what comes of it may go far."""
+        if self.told is None:
+            self.told = how
+            if self.on_ready is not None:
+                self.on_ready()
 
     def _emit(self, out: bytes) -> None:
         if self._muted:
@@ -337,9 +351,8 @@ class Relay:
                 self._held = []
             self._held.append(out)
             self._held_bytes += len(out)
-            if not self.ready.done():
+            if not self.first_frame_at:
                 self.first_frame_at = monotonic()
-                self.ready.set_result(Ready.STREAM)
             if self._held_bytes > _HELD:
                 self._stop_upstream()
             return
@@ -364,11 +377,11 @@ class Relay:
 
     def _over(self) -> None:
         self._wheel.discard(self)
+        self.over = True
         if self._outlet is not None and not self._muted:
             self._outlet.finish()
-        self.over = True
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self.on_over is not None:
+            self.on_over()
 
     # The clocks...
 
@@ -416,12 +429,8 @@ class Relay:
                 self._last_out = now
                 if self._outlet.write(self._keepalive_frame):
                     self._stop_upstream()
-        elif (
-            not self.ready.done()
-            and self._mode in (_Mode.SNIFF, _Mode.STREAM)
-            and now - self._sent_at >= self._keepalive
-        ):
-            self.ready.set_result(Ready.QUIET)
+        elif self.told is None and self._mode in (_SNIFF, _STREAM) and now - self._sent_at >= self._keepalive:
+            self._tell(Ready.QUIET)
 
     def _cut_client(self, outlet: Outlet) -> None:
         self.error = ClientStalled()

@@ -39,6 +39,26 @@ class Manners:
         return web.Response(text="malformed", status=status, headers={"x-request-id": "req_1"})
 
 
+class Visit:
+    """What serves a plain request, as a coroutine."""
+
+    def __init__(self, serving: Coroutine[Any, Any, web.StreamResponse]) -> None:
+        self._serving = serving
+
+    def begin(self, done: Callable[[web.StreamResponse | None], None]) -> None:
+        self._task = asyncio.create_task(self._serve(done))
+
+    async def _serve(self, done: Callable[[web.StreamResponse | None], None]) -> None:
+        answer = None
+        try:
+            answer = await self._serving
+        finally:
+            done(answer)
+
+    def leave(self) -> None:
+        self._task.cancel()
+
+
 class Bench:
     """An application of one handler, and who connects to it."""
 
@@ -54,9 +74,11 @@ class Bench:
         self.writes: list[bytes] = []
         self.clients: list[wire.Connection] = []
 
-    def take(self, request: web.Request | Plain) -> Coroutine[Any, Any, web.StreamResponse] | None:
+    plan = None
+
+    def take(self, request: web.Request | Plain) -> Visit | None:
         self.seen.append(type(request))
-        return self.lane(request) if self.lane is not None and isinstance(request, Plain) else None
+        return Visit(self.lane(request)) if self.lane is not None and isinstance(request, Plain) else None
 
     @property
     def connections(self) -> list[Connection]:
@@ -133,7 +155,7 @@ async def test_the_head_and_the_first_frames_leave_in_one_write(bench, request_h
     async def handle(request: web.Request) -> web.StreamResponse:
         bench.spied(request)
         outlet = Outlet(request)
-        response = outlet.open(b"X-A: 1\r\n", b"data: a\n\n")
+        response = outlet.open("X-A: 1\r\n", b"data: a\n\n")
         outlet.write(b"data: b\n\n")
         outlet.finish()
         outlet.finish()
@@ -157,7 +179,7 @@ async def test_the_last_frames_and_the_end_leave_in_one_write(bench, request_hea
     async def handle(request: web.Request) -> web.StreamResponse:
         bench.spied(request)
         outlet = Outlet(request)
-        response = outlet.open(b"", b"data: a\n\n")
+        response = outlet.open("", b"data: a\n\n")
         outlet.write(b"data: b\n\n", last=True)
         outlet.write(b"data: too late\n\n")
         outlet.finish()
@@ -175,7 +197,7 @@ async def test_a_whole_stream_leaves_in_one_write(bench, request_head, first):
     async def handle(request: web.Request) -> web.StreamResponse:
         bench.spied(request)
         outlet = Outlet(request)
-        response = outlet.open(b"", first, last=True)
+        response = outlet.open("", first, last=True)
         outlet.finish()
         return response
 
@@ -190,7 +212,7 @@ async def test_a_head_alone_leaves_at_once(bench):
 
     async def handle(request: web.Request) -> web.StreamResponse:
         outlet = Outlet(request)
-        response = outlet.open(b"", b"")
+        response = outlet.open("", b"")
         await gate.wait()
         outlet.finish()
         return response
@@ -205,7 +227,7 @@ async def test_a_connection_goes_on_after_each_way_to_end_a_stream(bench):
     async def handle(request: web.Request) -> web.StreamResponse:
         outlet = Outlet(request)
         way = request.headers["X-Way"]
-        response = outlet.open(b"", b"a", last=way == "open")
+        response = outlet.open("", b"a", last=way == "open")
         if way == "write":
             outlet.write(b"b", last=True)
         outlet.finish()
@@ -223,7 +245,7 @@ async def test_nothing_is_written_to_a_client_that_has_left(bench):
 
     async def handle(request: web.Request) -> web.StreamResponse:
         outlet = Outlet(request)
-        response = outlet.open(b"", b"a")
+        response = outlet.open("", b"a")
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:  # handler_cancellation: the client's leaving ends the handler
@@ -246,7 +268,7 @@ async def test_nothing_is_written_to_a_client_that_has_left(bench):
 async def test_a_cut_is_no_end(bench):
     async def handle(request: web.Request) -> web.StreamResponse:
         outlet = Outlet(request)
-        response = outlet.open(b"", b"a")
+        response = outlet.open("", b"a")
         outlet.cut()
         outlet.finish()
         return response
@@ -261,7 +283,7 @@ async def test_a_full_client_is_known_and_its_catching_up_is_told(bench):
 
     async def handle(request: web.Request) -> web.StreamResponse:
         outlet = Outlet(request)
-        response = outlet.open(b"", b"a")
+        response = outlet.open("", b"a")
         assert not outlet.full
         outlet.on_writable(told.set)
         while not outlet.write(b"x" * 65536):
@@ -303,7 +325,7 @@ async def test_a_full_client_is_known_and_its_catching_up_is_told(bench):
 )
 async def test_a_head_says_how_long_the_body_is_and_whether_the_connection_stays(bench, request_head, close, told):
     async def handle(request: web.Request) -> web.StreamResponse:
-        return send_whole(request, 200, b"X-A: 1\r\n", b"a", close=close)
+        return send_whole(request, 200, "X-A: 1\r\n", b"a", close=close)
 
     answer = await bench.ask(handle, request_head)
     new = b"1.1" in request_head
@@ -324,7 +346,7 @@ async def test_a_head_says_how_long_the_body_is_and_whether_the_connection_stays
 @pytest.mark.parametrize("asked", ["close", "keep-alive"])
 async def test_a_stream_without_chunks_ends_with_its_connection(bench, request_head, asked):
     async def handle(request: web.Request) -> web.StreamResponse:
-        return Outlet(request).open(b"", b"a", last=True)
+        return Outlet(request).open("", b"a", last=True)
 
     new = b"1.1" in request_head
     answer = await bench.ask(handle, request_head[:-2] + f"Connection: {asked}\r\n\r\n".encode())
@@ -342,7 +364,7 @@ async def test_a_stream_without_chunks_ends_with_its_connection(bench, request_h
 @pytest.mark.parametrize("status", [one for one in HTTPStatus if one >= 200 and one not in {204, 205, 304}])
 async def test_every_status_has_its_words(bench, status):
     async def handle(request: web.Request) -> web.StreamResponse:
-        return send_whole(request, status, b"", b"a")
+        return send_whole(request, status, "", b"a")
 
     answer = await bench.ask(handle)
     assert (answer.status, answer.reason) == (status, status.phrase)
@@ -351,7 +373,7 @@ async def test_every_status_has_its_words(bench, status):
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 5_000_000])
 async def test_a_whole_answer_arrives_whole(bench, size):
     async def handle(request: web.Request) -> web.StreamResponse:
-        return send_whole(request, 200, b"", b"x" * size)
+        return send_whole(request, 200, "", b"x" * size)
 
     answer = await bench.ask(handle)
     assert await answer.body() == b"x" * size
@@ -362,11 +384,11 @@ async def test_a_whole_answer_to_nobody_is_none(bench):
 
     async def handle(request: web.Request) -> web.StreamResponse:
         request.transport.abort()
-        send_whole(request, 200, b"", b"a")
+        send_whole(request, 200, "", b"a")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         done.set()
-        return send_whole(request, 200, b"", b"a")
+        return send_whole(request, 200, "", b"a")
 
     bench.handler = handle
     client = await bench.connect()
@@ -380,7 +402,7 @@ async def test_a_whole_answer_to_nobody_is_none(bench):
 
 
 async def echo(request: Plain) -> web.StreamResponse:
-    return send_whole(request, 200, b"X-Lane: 1\r\n", request.body)
+    return send_whole(request, 200, "X-Lane: 1\r\n", request.body)
 
 
 def post(body: bytes) -> bytes:
@@ -564,20 +586,19 @@ async def test_a_client_that_leaves_ends_what_serves_it(bench):
     await wire.within(cancelled.wait(), "the end of what serves it")
 
 
-async def test_what_fails_in_the_lane_ends_the_connection(bench, caplog):
-    async def fails(_: Plain) -> web.StreamResponse:
-        raise RuntimeError("the answer")
+async def test_what_has_no_answer_ends_the_connection(bench):
+    async def fails(_: Plain) -> None:
+        return None
 
     bench.lane = fails
     client = await bench.connect()
     await client.send(POST)
     assert await client.closed() == "cut"
-    assert "the answer" not in caplog.records[-1].getMessage()
 
 
 async def test_an_answer_that_closes_ends_the_connection(bench):
     async def last(request: Plain) -> web.StreamResponse:
-        return send_whole(request, 503, b"", b"bye", close=True)
+        return send_whole(request, 503, "", b"bye", close=True)
 
     bench.lane = last
     client = await bench.connect()
@@ -589,7 +610,7 @@ async def test_an_answer_that_closes_ends_the_connection(bench):
 
 async def test_a_slow_client_s_next_request_waits_for_its_answer(bench):
     async def large(request: Plain) -> web.StreamResponse:
-        return send_whole(request, 200, b"", request.body * 4_000_000)
+        return send_whole(request, 200, "", request.body * 4_000_000)
 
     bench.lane = large
     client = await bench.connect(receive_buffer=4096)

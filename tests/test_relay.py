@@ -84,6 +84,9 @@ class Bench:
                 keepalive=keepalive,
                 keepalive_frame=KEPT,
             )
+        #: What its owner was told, and whether all was over by then.
+        self.told: list[Any] = []
+        self.relay.on_ready = lambda: self.told.append((self.relay.told, self.relay.over))
         self.relay.sent(self.call)
         self.now = monotonic()
 
@@ -95,7 +98,7 @@ class Bench:
                 self.relay.data_came(one)
 
     def opened(self) -> bytes:
-        """What the handler does once the relay is ready; returns what goes out with the head."""
+        """What the attempt does once the relay is ready; returns what goes out with the head."""
         first = self.relay.take_held()
         self.relay.flow(self.outlet)
         return first
@@ -106,9 +109,8 @@ class Bench:
 
     @property
     def fault(self) -> Any:
-        """What ``ready`` raises, or ``error`` says."""
-        ready = self.relay.ready
-        return (ready.exception() if ready.done() else None) or self.relay.error
+        """What went wrong."""
+        return self.relay.told if isinstance(self.relay.told, Exception) else self.relay.error
 
 
 # What the handler is told
@@ -117,10 +119,10 @@ class Bench:
 async def test_a_stream_is_ready_with_its_first_frame():
     bench = Bench()
     bench.came(EVENT_STREAM, b": hello\n\n", A[:20])
-    assert not bench.relay.ready.done()
+    assert bench.told == []
     bench.came(A[20:])
-    assert bench.relay.ready.result() is Ready.STREAM
-    assert not bench.relay.done.done()
+    assert bench.relay.told is Ready.STREAM
+    assert not bench.relay.over
     assert bench.opened() == A
 
 
@@ -141,7 +143,7 @@ async def test_the_end_mark_leaves_with_the_last_frame_and_ends_everything():
     bench.came(FINISH + DONE)
     assert bench.outlet.written == [FINISH + DONE]
     assert bench.outlet.ends == ["finished"]
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert bench.call.did == ["leave"]  # the rest of HTTP is for the pool
     assert not bench.wheel.members
     bench.relay.ended(None)
@@ -151,7 +153,7 @@ async def test_the_end_mark_leaves_with_the_last_frame_and_ends_everything():
 async def test_a_stream_may_be_over_before_its_outlet_is_open():
     bench = Bench()
     bench.came(EVENT_STREAM, A + FINISH + DONE)
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert bench.opened() == A + FINISH + DONE
     assert bench.outlet.ends == ["finished"]
 
@@ -159,11 +161,11 @@ async def test_a_stream_may_be_over_before_its_outlet_is_open():
 async def test_a_whole_answer_is_ready_at_its_end():
     bench = Bench(streamed=False)
     bench.came(JSON, b"\n\n", b'{"choices":', b"[]}")
-    assert not bench.relay.ready.done()
+    assert bench.told == []
     bench.relay.ended(None)
-    assert bench.relay.ready.result() is Ready.WHOLE
+    assert bench.relay.told is Ready.WHOLE
     assert bench.relay.body == b'{"choices":[]}'
-    assert bench.relay.done.done()  # a handler that outlives its client waits for this
+    assert bench.relay.over  # a handler that outlives its client waits for this
     assert not bench.wheel.members
 
 
@@ -172,9 +174,9 @@ async def test_a_whole_answer_is_ready_at_its_end():
 async def test_a_whole_answer_may_come_in_one_read(status, before):
     bench = Bench(streamed=False)
     bench.relay.answered(Head(status, {}), before + b'{"choices":[]}')
-    assert bench.relay.ready.result() is Ready.WHOLE
+    assert bench.relay.told is Ready.WHOLE
     assert (bench.relay.head, bench.relay.body) == (Head(status, {}), b'{"choices":[]}')
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert not bench.wheel.members
 
 
@@ -191,9 +193,9 @@ async def test_a_whole_answer_may_come_before_the_clocks_run():
 async def test_an_answer_without_a_body_may_come_in_one_read(streamed):
     bench = Bench(streamed=streamed)
     bench.relay.answered(Head(500, {}), b"")
-    assert bench.relay.ready.result() is Ready.WHOLE
+    assert bench.relay.told is Ready.WHOLE
     assert (bench.relay.head.status, bench.relay.body) == (500, b"")
-    assert bench.relay.done.done()
+    assert bench.relay.over
 
 
 @pytest.mark.parametrize(
@@ -208,9 +210,9 @@ async def test_an_answer_without_a_body_may_come_in_one_read(streamed):
 async def test_a_stream_may_come_in_one_read(head, body, ready, told):
     bench = Bench()
     bench.relay.answered(head, body)
-    assert bench.relay.ready.result() is ready
+    assert bench.relay.told is ready
     assert bench.fault is None
-    assert bench.relay.done.done()
+    assert bench.relay.over
     first = bench.opened()
     assert first == told if told is not None else first.endswith(DONE)
     assert bench.relay.body == (b"" if ready is Ready.STREAM and head is EVENT_STREAM else body)
@@ -220,15 +222,15 @@ async def test_a_stream_may_come_in_one_read(head, body, ready, told):
 async def test_what_comes_in_one_read_has_its_bound_too(streamed):
     bench = Bench(streamed=streamed)
     bench.relay.answered(JSON, b'{"x":"' + b"x" * 10_000 + b'"}')
-    assert "larger than 10000 bytes" in str(bench.relay.ready.exception())
-    assert bench.relay.done.done()
+    assert "larger than 10000 bytes" in str(bench.relay.told)
+    assert bench.relay.over
 
 
 async def test_an_answer_in_one_read_that_comes_too_late_is_not_told():
     bench = Bench(streamed=False)
     bench.relay.fail(Overloaded("going"))
     bench.relay.answered(JSON, b"{}")
-    assert "going" in str(bench.relay.ready.exception())
+    assert "going" in str(bench.relay.told)
 
 
 @pytest.mark.parametrize("head", [JSON, EVENT_STREAM, Head(200, {})], ids=["json", "event-stream", "no-type"])
@@ -236,11 +238,11 @@ async def test_json_for_a_stream_is_said_as_one(head):
     bench = Bench()
     bench.came(head, compact(completion("Hi", usage=usage())).encode())
     bench.relay.ended(None)
-    assert bench.relay.ready.result() is Ready.STREAM
+    assert bench.relay.told is Ready.STREAM
     told = bench.opened()
     assert b'"content":"Hi"' in told
     assert told.endswith(DONE)
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert bench.relay.frames == told.count(b"data: ")
 
 
@@ -249,7 +251,7 @@ async def test_another_status_is_collected(status):
     bench = Bench()
     bench.came(Head(status, {"content-type": "text/event-stream"}), b"data: no\n\n")
     bench.relay.ended(None)
-    assert bench.relay.ready.result() is Ready.WHOLE
+    assert bench.relay.told is Ready.WHOLE
     assert bench.relay.body == b"data: no\n\n"
 
 
@@ -271,8 +273,8 @@ async def test_a_fault_before_anything_was_said_is_raised(end, says):
     bench = Bench()
     bench.came(EVENT_STREAM, b": hello\n\n")
     end(bench)
-    assert says in str(bench.relay.ready.exception())
-    assert bench.relay.done.done()
+    assert says in str(bench.relay.told)
+    assert bench.relay.over
     assert not bench.wheel.members
 
 
@@ -281,8 +283,8 @@ async def test_a_fault_before_anything_was_said_is_raised(end, says):
 async def test_a_fault_before_the_head_is_raised(streamed, end, says):
     bench = Bench(streamed=streamed)
     end(bench)
-    assert says in str(bench.relay.ready.exception())
-    assert bench.relay.done.done()
+    assert says in str(bench.relay.told)
+    assert bench.relay.over
 
 
 @pytest.mark.parametrize(("end", "says"), ENDS)
@@ -299,7 +301,7 @@ async def test_a_later_fault_is_a_frame(end, says, opened):
     assert DONE not in told
     assert bench.outlet.ends == ["finished"]
     assert isinstance(bench.relay.error, GatewayError)
-    assert bench.relay.done.done()
+    assert bench.relay.over
 
 
 async def test_only_the_first_fault_counts():
@@ -319,9 +321,9 @@ async def test_only_the_first_fault_counts():
 async def test_a_stale_connection_is_told_before_anything_came(streamed):
     bench = Bench(streamed=streamed)
     bench.relay.ended(Stale())
-    assert isinstance(bench.relay.ready.exception(), Stale)
+    assert isinstance(bench.relay.told, Stale)
     assert bench.relay.error is None
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert not bench.wheel.members
 
 
@@ -363,14 +365,14 @@ async def test_upstream_is_stopped_while_the_client_is_full():
     bench.came(B)  # was on its way
     assert bench.call.did == ["pause"]
     bench.after(50)  # no clock of upstream's runs
-    assert not bench.relay.done.done()
+    assert not bench.relay.over
     bench.relay._last_byte = bench.relay._last_progress = bench.now - 50  # as long as that
     bench.outlet.full = False
     bench.outlet.tell()
     assert bench.call.did == ["pause", "resume"]
     assert bench.outlet.written == [A, B]
     bench.after(0.9)
-    assert not bench.relay.done.done()  # they begin anew
+    assert not bench.relay.over  # they begin anew
     bench.after(60)
     assert "timeouts.idle" in str(bench.relay.error)
 
@@ -381,7 +383,7 @@ async def test_a_client_that_takes_nothing_is_cut():
     bench.outlet.full = True
     bench.opened()
     bench.after(1)
-    assert not bench.relay.done.done()
+    assert not bench.relay.over
     bench.outlet.deaf = True
     bench.after(2)
     assert isinstance(bench.relay.error, ClientStalled)
@@ -411,21 +413,32 @@ async def test_a_muted_relay_reads_on_and_says_nothing():
     bench.relay.mute()
     assert bench.call.did == ["pause", "resume"]
     bench.came(B, sse(chunk(finish="stop", usage=usage(5, 7))) + DONE)
-    assert bench.relay.done.done()
+    assert bench.relay.over
     assert bench.relay.pipe.usage == Usage(5, 7)
     assert bench.outlet.written == [A]
     assert bench.outlet.ends == []
 
 
-@pytest.mark.parametrize("asked", ["before", "after"])
-async def test_whoever_waits_for_the_end_is_told_whenever_they_ask(asked):
-    bench = Bench()
-    done = bench.relay.done if asked == "before" else None
+async def test_the_owner_of_a_stream_is_told_of_its_end_once():
+    bench, ends = Bench(), []
     bench.came(EVENT_STREAM, A)
-    assert not bench.relay.over
+    bench.relay.on_over = lambda: ends.append(bench.relay.over)
+    bench.opened()
+    bench.came(B)
+    assert ends == []
     bench.relay.fail(Overloaded("going"))
-    assert bench.relay.over
-    assert (done or bench.relay.done).done()
+    bench.came(B)
+    bench.relay.ended(CUT)
+    assert (ends, bench.told) == ([True], [(Ready.STREAM, False)])
+
+
+async def test_who_has_closed_is_told_nothing():
+    bench, ends = Bench(), []
+    bench.relay.on_over = lambda: ends.append("over")
+    bench.relay.close()
+    bench.came(EVENT_STREAM, A)
+    bench.relay.fail(Overloaded("going"))
+    assert (ends, bench.told) == ([], [])
 
 
 async def test_closing_lets_everything_go():
@@ -487,7 +500,7 @@ async def test_after_finish_supplies_the_end_mark(usage_came):
     bench.came(EVENT_STREAM, A + sse(chunk(finish="stop", usage=usage() if usage_came else None)))
     bench.opened()
     bench.after(0.5)  # `idle` does not speak any more
-    assert not bench.relay.done.done()
+    assert not bench.relay.over
     bench.after(1.5)
     assert bench.outlet.written == [encode(b"[DONE]")]
     assert bench.fault is None
@@ -530,9 +543,9 @@ async def test_when_a_response_may_begin_without_a_frame(came, ready):
     bench = Bench(keepalive=1)
     bench.came(*came)
     bench.after(0.9)
-    assert not bench.relay.ready.done()
+    assert bench.told == []
     bench.after(1.1)
-    assert (bench.relay.ready.result() if bench.relay.ready.done() else None) is ready
+    assert bench.relay.told is ready
     bench.relay.close()
 
 

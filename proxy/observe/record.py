@@ -16,7 +16,7 @@ GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 
 def new_id() -> str:
     """Make an id for a request that came with none."""
-    return f"req_{getrandbits(96):024x}"
+    return f"req_{getrandbits(96).to_bytes(12).hex()}"
 
 
 class Gaps:

@@ -8,6 +8,7 @@ with the connection, and bytes after a message, which poison the connection.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import httptools
@@ -116,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._raw.clear()
         self._interim = False
         self._complete = False
+        self._amid = False  # the receiver has been told the head; pieces of the body go on as they are
         self._kept = False  # the provider will take another request on this connection
         self._framed = False  # the body's end is told by its length or chunks
         self._decoder: BodyDecoder | None = None
@@ -139,11 +141,11 @@ class Connection(asyncio.Protocol):
         self._call = Call(self)
         if self._via is not None:
             head = self._rewritten(head, *self._via)
-        start = b"%b%d\r\n\r\n" % (head, len(body))
+        length = str(len(body)).encode()
         if len(body) < 65536:
-            self._transport.write(start + body)
+            self._transport.write(b"".join((head, length, b"\r\n\r\n", body)))
         else:
-            self._transport.writelines([start, body])
+            self._transport.writelines([head, length, b"\r\n\r\n", body])
         return self._call
 
     def through(self, prefix: str, authorization: str) -> None:
@@ -210,13 +212,14 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError) as exc:
             error = _understood(exc)
-        body, receiver = self._body, self._receiver
-        if body and not (self._complete or error or self._head or self._decoder) and receiver is not None:
-            chunk = body[0] if len(body) == 1 else b"".join(body)  # a piece in the middle, as most are
-            body.clear()
-            self._bare_bytes = 0
-            receiver.data_came(chunk)
-            return
+        else:
+            body = self._body
+            if body and self._amid and self._receiver is not None:
+                chunk = body[0] if len(body) == 1 else b"".join(body)  # a piece in the middle, as most are
+                body.clear()
+                self._bare_bytes = 0
+                self._receiver.data_came(chunk)
+                return
         broken: GatewayError | None = None
         head = self._head
         if head is not None:
@@ -224,6 +227,7 @@ class Connection(asyncio.Protocol):
                 self._answer(head)
                 return
             self._head = None
+            self._amid = self._decoder is None and not self._complete
             if self._receiver is not None:
                 self._receiver.head_came(head)
         if self._body:
@@ -278,14 +282,14 @@ class Connection(asyncio.Protocol):
         if 100 <= status < 200 and status != 101:
             self._interim = True
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw.items()}
+        headers = {_name(name): value.decode("latin-1") for name, value in raw.items()}
         if len(headers) != len(raw):  # one name in two spellings: the first counts
-            headers = {n.decode("latin-1").lower(): v.decode("latin-1") for n, v in reversed(raw.items())}
-        coding = headers.get("transfer-encoding", "").lower()
-        if coding and "content-length" in headers:
+            headers = {_name(name): value.decode("latin-1") for name, value in reversed(raw.items())}
+        coding, measured = headers.get("transfer-encoding"), "content-length" in headers
+        if coding and measured:
             raise UpstreamError("the provider's answer has conflicting lengths")
         self._head_bytes = -1
-        self._framed = coding.endswith("chunked") or "content-length" in headers or status in _BODILESS
+        self._framed = measured or status in _BODILESS or (coding or "").lower().endswith("chunked")
         if "content-encoding" in headers:
             self._decoder = body_decoder(headers["content-encoding"])
         self._head = Head(status, headers)
@@ -296,6 +300,7 @@ class Connection(asyncio.Protocol):
             self._raw.clear()
         else:
             self._complete = True
+            self._amid = False
             self._kept = self._parser.should_keep_alive()  # the parser forgets once this returns
 
     # Passing on...
@@ -385,6 +390,11 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+@lru_cache(256)  # providers send the same ones each time
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
 
 
 def _overlong() -> UpstreamError:

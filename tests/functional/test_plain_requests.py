@@ -600,13 +600,13 @@ async def test_stragglers_are_told(upstream, gateway, monkeypatch, streamed, dra
     assert taken == ["lane"]
 
 
-@pytest.mark.parametrize("drain", [0, 60])
-async def test_a_request_that_came_just_before_the_end_is_served(upstream, gateway, drain):
+@pytest.mark.parametrize(("drain", "told"), [(0, "503"), (60, "Hello!")])
+async def test_a_request_that_came_just_before_the_end_is_served_or_told(upstream, gateway, drain, told):
     one = await gateway()
     client, ours = await both_ends(one)
     ours.data_received(plain("first"))
     await one.stop(drain)
-    assert await said(await client.answer()) == "Hello!"
+    assert await said(await client.answer()) == told
     assert await client.closed() == "cut"
 
 
@@ -670,7 +670,7 @@ async def test_a_mistake_before_the_answer_is_told_as_one(upstream, gateway, mon
     one = await gateway()
     client = await one.connect()
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.handlers.Attempt.run", mistaken)
+        patch.setattr("proxy.handlers.Attempt.begin", mistaken)
         await client.send(plain(headers={"X-Request-ID": "abc-1"}))
         answer = await client.answer()
         assert (answer.status, answer.header("x-request-id")) == (500, "abc-1")
@@ -693,7 +693,7 @@ async def test_after_its_head_an_answer_is_not_followed_by_another(
     one = await gateway()
     client = await one.connect()
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.handlers.Attempt._settle", mistaken)
+        patch.setattr("proxy.attempt.Attempt._settle", mistaken)
         patch.setattr("proxy.relay.Relay.close", lambda _: None)
         await client.send(plain(headers={"X-Request-ID": "abc-1"}, stream=streamed))
         await client.closed()

@@ -342,7 +342,7 @@ async def test_nor_does_it_for_a_mistake_of_ours(upstream, gateway, monkeypatch,
     for best in WAYS:
         with monkeypatch.context() as patch:
             taken = watch(patch, best)
-            patch.setattr("proxy.handlers.Attempt.run", mistaken)
+            patch.setattr("proxy.handlers.Attempt.begin", mistaken)
             seen[best] = await see(upstream, gateway, capfd, case)
         assert taken == [best]
         records.append([record.getMessage() for record in caplog.records])

@@ -198,9 +198,11 @@ def _signature(call: dict[str, Any]) -> str:
 def usage_of(usage: dict[str, Any]) -> Usage:
     """Read OpenAI's usage object."""
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    read, written = _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens"))
     if not prompt and not completion:
-        return Usage(read, written, cached=_count(usage, "prompt_cache_hit_tokens"))
+        return Usage(
+            read, written, cached=_count(usage, "prompt_cache_hit_tokens") if "prompt_cache_hit_tokens" in usage else 0
+        )
     reasoning = _count(completion, "reasoning_tokens")
     if reasoning and _count(usage, "total_tokens") == read + written + reasoning:
         written += reasoning  # xAI counts thoughts apart
@@ -214,8 +216,11 @@ def usage_of(usage: dict[str, Any]) -> Usage:
 
 
 def _count(source: object, name: str) -> int:
-    value = source.get(name) if isinstance(source, dict) else None
-    return value if type(value) is int and value > 0 else 0  # true is no number here
+    return _number(source.get(name)) if isinstance(source, dict) else 0
+
+
+def _number(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0  # true is none here
 
 
 def _text(value: object) -> str:

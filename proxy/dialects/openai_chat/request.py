@@ -163,7 +163,7 @@ def render(
         drop = (*drop, "stream_options")
     if roles and not request.roles.isdisjoint(roles):
         changes["messages"] = _rename(_objects(request.fields["messages"]), roles)
-    if not changes and (not drop or request.fields.keys().isdisjoint(drop)) and _says_once(request.body, b"model"):
+    if not changes and (not drop or request.fields.keys().isdisjoint(drop)) and _says_once(request.body, b'"model"'):
         return request.body
     out = {**request.fields, **changes}
     for name in drop:
@@ -172,8 +172,8 @@ def render(
 
 
 def _says_once(body: bytes, name: bytes) -> bool:
-    """Does the field stand at most once, so that no provider can read another value than we did?"""
-    return body.count(b'"%b"' % name) < 2 and b"\\u006" not in body
+    """Does the field of this quoted name stand at most once, so that no provider can read another value than we did?"""
+    return body.count(name) < 2 and body.find(b"\\u006") < 0
 
 
 def remind(request: ChatRequest, thoughts: Callable[[str], str]) -> None:
