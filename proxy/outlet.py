@@ -64,6 +64,15 @@ def _start(request: web.Request | Plain, status: int, head: str, framing: str, k
     ).encode("utf-8", "replace")
 
 
+#: How chunks begin: to write a number costs more than the rest of it.
+_SIZES = tuple(b"%x\r\n" % size for size in range(1024))
+
+
+def _chunk(data: bytes) -> bytes:
+    size = len(data)
+    return (_SIZES[size] if size < 1024 else b"%x\r\n" % size) + data + b"\r\n"
+
+
 class Outlet:
     """The client's side of a stream: whole frames go to its transport, at once.
 
@@ -92,7 +101,7 @@ class Outlet:
     def _framed(self, data: bytes, *, last: bool) -> bytes:
         if not self._chunked:
             return data
-        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty one would be the end
+        chunk = _chunk(data) if data else b""  # an empty one would be the end
         return chunk + b"0\r\n\r\n" if last else chunk
 
     def write(self, data: bytes, *, last: bool = False) -> bool:
@@ -109,7 +118,7 @@ class Outlet:
             self._over = True
             transport.write(self._framed(data, last=True))
         else:
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            transport.write(_chunk(data) if self._chunked else data)
         return connection.full
 
     def finish(self) -> None:

@@ -270,22 +270,21 @@ class Relay:
                     self.gaps = Gaps()
                 self.gaps.add(now - self._last_frame)
             self._last_frame = self._last_progress = now
-        if out:
-            outlet = self._outlet
-            if outlet is None or self._muted:
-                self._emit(out)
-            else:
-                self._last_out = now
-                if not self.first_frame_at:
-                    self.first_frame_at = now
-                if outlet.write(out, last=pipe.done):
-                    self._stop_upstream()
+        outlet = self._outlet
+        if out and (outlet is None or self._muted):
+            self._emit(out)
+        elif out and outlet is not None:
+            self._last_out = now
+            if not self.first_frame_at:
+                self.first_frame_at = now
+            if outlet.write(out, last=pipe.done):
+                self._stop_upstream()
         if pipe.done:
             self._leave()
             self._over()
         elif pipe.error is not None:
             self.fail(pipe.error)
-        if self.told is None and self._held is not None:
+        if outlet is None and self._held is not None:
             self._tell(Ready.STREAM)  # now, so that an answer that is over already leaves in one write
 
     def _collect(self, chunk: bytes, now: float) -> None:

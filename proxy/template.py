@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+_QUOTE, _LF, _CR = b'"\n\r'
 _ENDS = re.compile(rb'["\r\n]')  # of a string, or of a line
 #: A stream whose frames differ in more than their text, as in a number of each, is not worth more tries.
 _TRIES = 8
@@ -32,14 +33,13 @@ class Template:
     def fits(self, read: bytes) -> bool:
         """Is this a frame like that?  Only for reads that begin where a frame does."""
         size = len(read)
-        behind = size - self._behind
-        return (
-            0 < self._before <= behind
-            and read.startswith(self._front)
-            and read.endswith(self._back)
-            and _ENDS.search(read, self._before, behind) is None
-            and size <= self._max_frame
-        )
+        before, behind = self._before, size - self._behind
+        if not (0 < before <= behind and size <= self._max_frame):
+            return False
+        if not (read.startswith(self._front) and read.endswith(self._back)):
+            return False
+        text = read[before:behind]
+        return not (_QUOTE in text or _LF in text or _CR in text)
 
     def learn(self, frame: bytes) -> None:
         """Remember a frame of one `data: {…}` line, or of an `event: ` line and that, in which nothing mattered."""

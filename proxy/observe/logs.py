@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.settings import Log
 
 _DELAY = 0.1  # seconds that an access line may wait for company
+_BATCH = 64  # lines; many more would take memory that is given back each time, and asked for anew
 
 
 class JSONFormatter(logging.Formatter):
@@ -94,12 +95,16 @@ class AccessLog:
         if not self._enabled:
             return
         self._settled.append((record, method, path, status, now, time.time()))
-        if self._handle is None:
+        if len(self._settled) >= _BATCH:
+            self.flush()
+        elif self._handle is None:
             self._handle = asyncio.get_running_loop().call_later(_DELAY, self.flush)
 
     def flush(self) -> None:
         """Write what waits."""
-        self._handle = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
         if self._settled:
             # Many at a time: what runs for the first of them is at hand for the others.
             settled, self._settled = self._settled, []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DELAY = 0.1  # seconds until other workers can tell what this one has counted
-_BATCH = 256  # requests that may wait to be counted
+_BATCH = 64  # requests that may wait to be counted
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 

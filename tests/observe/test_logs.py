@@ -225,6 +225,15 @@ async def test_lines_wait_for_company_and_come_by_themselves(written):
     assert len(written.data.splitlines()) == 3
 
 
+async def test_only_so_many_lines_wait(written):
+    log = AccessLog(Log(), written)
+    for _ in range(63):
+        log.settle(settled(), "POST", "x", 200, 101.0)
+    assert written.data == b""
+    log.settle(settled(), "POST", "x", 200, 101.0)
+    assert len(written.data.splitlines()) == 64
+
+
 async def test_a_line_that_waited_tells_its_own_time(written, monkeypatch):
     log = AccessLog(Log(), written)
     for moment in (1_700_000_000.25, 1_700_000_000.5, 1_700_000_001.0):
