@@ -7,7 +7,6 @@ it all in the same call; only a connection that is still to be made has a task.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from functools import lru_cache
 from math import ceil
@@ -72,11 +71,14 @@ class Attempt:
     def begin(self) -> None:
         """Ask."""
         self._record.sent_at = monotonic()
-        call = self._gateway.upstream.reuse(self._target.origin, self._head, self._body, self._relay)
-        if call is not None:
-            self._relay.sent(call)
-        else:
-            self._dial()
+        try:
+            call = self._gateway.upstream.reuse(self._target.origin, self._head, self._body, self._relay)
+            if call is not None:
+                self._relay.sent(call)
+            else:
+                self._dial()
+        except Exception as exc:
+            self._end(exc)
 
     def leave(self) -> None:
         """The client has left.  Where that is wanted, upstream may finish, so that the usage is known."""
@@ -110,7 +112,7 @@ class Attempt:
             self._relay.sent(call)
 
     def _new_relay(self) -> Relay:
-        bridge, settings = self._bridge, self._plan.settings
+        bridge, model, settings = self._bridge, self._route.model, self._plan.settings
         max_frame = settings.limits.max_frame_bytes
         relay = Relay(
             self._target.timeouts,
@@ -121,8 +123,8 @@ class Attempt:
         )
         if bridge.stream:
             relay.stream(
-                bridge.pipe(self._route.model, max_frame),
-                lambda body: bridge.chunks(body, self._route.model),
+                bridge.pipe(model, max_frame),
+                lambda body: bridge.chunks(body, model),  # without `self`, which would be a cycle
                 keepalive=settings.stream.keepalive,
                 keepalive_frame=self._keepalive,
             )
@@ -198,7 +200,9 @@ class Attempt:
         relay, record = self._relay, self._record
         if isinstance(relay.error, ClientStalled):
             record.outcome = "client_stalled"
-        elif relay.error is not None:
+            self._end(None)
+            return
+        if relay.error is not None:
             record.outcome, record.error, record.reason = "failed", relay.error.kind, relay.error.reason
         else:
             record.usage = self._usage_of_whole()
@@ -213,8 +217,12 @@ class Attempt:
         """What a whole answer has cost that was not told as one."""
         relay = self._relay
         if relay.error is None and relay.head is not None and relay.head.good and relay.body:
-            with contextlib.suppress(GatewayError):
+            try:
                 return self._bridge.whole(relay.body, self._route.model)[1]
+            except GatewayError:
+                return None
+            except Exception:  # the answer has gone out, and must end without its price, too
+                log.exception("request %s has an answer that cannot be counted", self._record.request_id)
         return None
 
     def _end(self, result: Sent | Exception | None) -> None:
@@ -234,10 +242,10 @@ class Attempt:
 
     def _settle(self, outcome: str) -> None:
         relay, record = self._relay, self._record
-        if self._dialing is not None:
-            self._dialing.cancel()
         self._gateway.relays.discard(relay)
         relay.close()
+        if self._dialing is not None:
+            self._dialing.cancel()
         if relay.pipe is not None:
             record.first_frame_at = record.first_frame_at or relay.first_frame_at
             record.frames, record.gaps = relay.frames, relay.gaps

@@ -64,8 +64,8 @@ class First(Protocol):
     """Who looks at requests before the application does."""
 
     @property
-    def plan(self) -> object:
-        """What a judgement of a head holds for."""
+    def edition(self) -> object:
+        """What a judgement of a head holds for: another one after each change of settings."""
 
     def take(self, request: web.Request | Plain) -> Visit | None:
         """Look at a request; None where it is the application's."""
@@ -91,13 +91,13 @@ class Connection(RequestHandler):
         "_full_since",
         "_head",
         "_known",
-        "_lane",
-        "_lane_over",
         "_later",
         "_left",
         "_manners",
         "_plain_only",
         "_unsent",
+        "_visit",
+        "_visit_over",
         "full",
         "waiting_since",
         "writable",
@@ -107,10 +107,10 @@ class Connection(RequestHandler):
         super().__init__(server, **kwargs)
         self._manners = manners
         self._first = first
-        self._lane: Visit | None = None  # serves a plain request, past aiohttp
-        self._answer: web.StreamResponse | None = None  # of it, once it has left, while the client is behind
-        self._lane_over: asyncio.Future[None] | None = None  # where somebody waits for that
-        self._later = b""  # what has come since then
+        self._visit: Visit | None = None  # serves a plain request, past aiohttp
+        self._answer: web.StreamResponse | None = None  # that has left, but that its client has not taken yet
+        self._visit_over: asyncio.Future[None] | None = None  # where somebody waits for the end of both
+        self._later = b""  # what has come meanwhile
         self._known: plain.Head | None = None  # of the last plain request
         self._plain_only = False  # nothing else has come since then
         #: When the client began to owe us a request head; 0 if it does not.
@@ -136,7 +136,7 @@ class Connection(RequestHandler):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def data_received(self, data: bytes) -> None:
-        if self._lane is not None:
+        if self._visit is not None or self._answer is not None:
             self._keep_for_later(data)
         elif self._first is None or not self._take_plain(data, self._first):
             self._parse(data)
@@ -148,7 +148,7 @@ class Connection(RequestHandler):
         if self._close or self._force_close or not (self._plain_only or self._is_parser_idle()):
             return False
         known = self._known
-        request = known.again(data, self) if known is not None and known.plan is first.plan else None
+        request = known.again(data, self) if known is not None and known.edition is first.edition else None
         if request is None:
             request = plain.read(data, self, self.max_field_size)
             if request is None:
@@ -160,7 +160,7 @@ class Connection(RequestHandler):
         self._plain_only = True
         self._known = request.head
         self.waiting_since = 0.0
-        self._lane = visit
+        self._visit = visit
         visit.begin(self._served)
         return True
 
@@ -173,14 +173,15 @@ class Connection(RequestHandler):
         return self._body is None or self._body.is_eof()
 
     def _served(self, answer: web.StreamResponse | None) -> None:
-        """The answer has left, in so far as there is one."""
+        """The answer has left, in so far as there is one.  The next request may begin here, on the caller's stack."""
+        self._visit = None
         if answer is not None and self.full:
             self._answer = answer  # until the client has caught up
             return
-        self._lane = self._answer = None
-        if self._lane_over is not None:
-            self._lane_over.set_result(None)
-            self._lane_over = None
+        self._answer = None
+        if self._visit_over is not None:
+            self._visit_over.set_result(None)
+            self._visit_over = None
         if self.transport is None or self.transport.is_closing():
             return
         if answer is None or not answer.keep_alive or self._close:
@@ -192,7 +193,11 @@ class Connection(RequestHandler):
         if self._later:
             later, self._later = self._later, b""
             self._resume_transport_reading()
-            self.data_received(later)
+            try:
+                self.data_received(later)
+            except Exception:  # else whoever told us of the end would take it for its own
+                log.exception("a request failed before it began")
+                self.abort()
 
     def _keep_for_later(self, data: bytes) -> None:
         self._later += data
@@ -200,9 +205,9 @@ class Connection(RequestHandler):
             self._pause_transport_reading()
 
     def _process_keepalive(self) -> None:
-        if self._lane is None:
+        if self._visit is None and self._answer is None:
             super()._process_keepalive()
-        else:  # aiohttp takes us for idle; the lane's end winds the clock up again
+        else:  # aiohttp takes us for idle; the end of what we do winds the clock up again
             self._keepalive_handle = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -210,22 +215,22 @@ class Connection(RequestHandler):
         if self._answer is not None:
             self.full = False
             self._served(self._answer)
-        elif self._lane is not None:
-            self._lane.leave()
+        elif self._visit is not None:
+            self._visit.leave()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # as aiohttp has it
         self._close = True
         await self._served_by(timeout)
-        if self._lane is not None:
-            self._lane.leave()
+        if self._visit is not None:
+            self._visit.leave()
             await self._served_by(timeout)
         await super().shutdown(timeout)
 
     async def _served_by(self, timeout: float | None) -> None:  # noqa: ASYNC109  # as above
-        if self._lane is not None:
-            self._lane_over = self._loop.create_future()
-            await asyncio.wait({self._lane_over}, timeout=timeout)
-            self._lane_over = None
+        if self._visit is not None or self._answer is not None:
+            self._visit_over = self._loop.create_future()
+            await asyncio.wait({self._visit_over}, timeout=timeout)
+            self._visit_over = None
 
     # All others, through it...
 

@@ -53,9 +53,9 @@ class Express:
         self._doors = {path: door for path, door in doors.items() if "{" not in path}
 
     @property
-    def plan(self) -> object:
-        """What a judgement of a head holds for."""
-        return self._gateway.plan
+    def edition(self) -> object:
+        """What a judgement of a head holds for: another one after each change of settings."""
+        return self._gateway.plan.edition
 
     def take(self, request: web.Request | Plain) -> Visit | None:
         """Look at a request; None where it is the application's."""
@@ -66,7 +66,7 @@ class Express:
             if judged is None:
                 return None
             if isinstance(request, Plain):
-                request.remember(judged, plan)
+                request.remember(judged, plan.edition)
         key, ask, endpoint = judged
         if self._gateway.draining or (key.expires is not None and datetime.now(UTC) >= key.expires):
             return None
@@ -111,7 +111,9 @@ class Visit:
         try:
             self._slot = admit(exchange.gateway, exchange.plan, exchange.record, exchange.key)
             exchange.body = at_hand(exchange.request, exchange.plan, exchange.record) or b""
-            self._attempt = begin(exchange, self._ask, self._ended)
+            attempt = begin(exchange, self._ask, self._ended)
+            if self._done is not None:
+                self._attempt = attempt
         except Exception as exc:
             self._ended(exc)
 
@@ -123,7 +125,7 @@ class Visit:
     def _ended(self, result: web.StreamResponse | Exception | None) -> None:
         done, self._done = self._done, None
         assert done is not None
-        response = None
+        self._attempt = response = None
         try:
             response = self._settle(result)
         except Exception:
@@ -164,10 +166,10 @@ class Visit:
                 record.outcome = record.outcome or "client_gone"
             return result
         finally:
+            gateway.left()
             if self._slot is not None:
                 release(gateway, self._slot, record, refused=refused)
             close(gateway, record, "POST", status)
-            gateway.left()
 
     def _mistake(self, exc: Exception) -> GatewayError:
         record = self._exchange.record

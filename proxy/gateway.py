@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from proxy import __version__
@@ -51,6 +51,8 @@ class Plan(Struct, frozen=True):
     guarded: bool
     origins: Origins
     scrub: Scrub
+    #: The same as long as what heads are judged by is the same.
+    edition: object = field(default_factory=object)
 
 
 def draw_up(settings: Settings, demo: tuple[str, str] | None = None) -> Plan:

@@ -160,7 +160,12 @@ def begin(exchange: Exchange, ask: Ask, ended: Ended) -> Attempt | None:
 async def serve(exchange: Exchange, ask: Ask) -> web.StreamResponse:
     """Serve a request for those who wait; who is cancelled takes it along."""
     over: asyncio.Future[web.StreamResponse | Exception | None] = asyncio.get_running_loop().create_future()
-    attempt = begin(exchange, ask, over.set_result)
+
+    def ended(result: web.StreamResponse | Exception | None) -> None:
+        if not over.done():
+            over.set_result(result)
+
+    attempt = begin(exchange, ask, ended)
     try:
         result = await asyncio.shield(over)
     except asyncio.CancelledError:

@@ -107,8 +107,8 @@ class Outlet:
     def write(self, data: bytes, *, last: bool = False) -> bool:
         """Send ``data``, and say whether the client is now slower than its stream.
 
-        ``last`` ends the body in the same write.  A client that has left takes nothing, and its handler is
-        being cancelled.
+        ``last`` ends the body in the same write.  A client that has left takes nothing, and whoever
+        serves it is told.
         """
         connection = self._connection
         transport = connection.transport

@@ -28,8 +28,10 @@ _ODD = frozenset(
         "sec-websocket-key1",  # refused by aiohttp's parser
     )
 )
-#: Fields that say who asks.
-CREDENTIALS = ("Authorization", "X-API-Key", "API-Key", "X-Goog-API-Key")
+#: Fields that say who asks, in the order in which they are believed.
+CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+#: Fields that are not kept: secrets, and what each request says anew.
+_PASSING = (*CREDENTIALS, "cookie", "proxy-authorization", "content-length")
 _LENGTH = re.compile(rb"\r\ncontent-length:[\t ]*", re.IGNORECASE)
 _MOST = 100  # fields; a parser stops at 128
 
@@ -53,7 +55,7 @@ class Head(Struct, eq=False):
     digest: bytes
     #: What was made of it, and what that holds for.
     judged: Any = None
-    plan: object = None
+    edition: object = None
 
     def again(self, data: bytes, protocol: Any) -> Plain | None:
         """Read a request with the same head; None where that is not it, or its length is not the body's."""
@@ -85,11 +87,11 @@ class Plain(Struct, eq=False):
         """As it was asked for; what is percent-encoded is no path of an exchange."""
         return self.head.path
 
-    path = raw_path
+    path = raw_path  # there is nothing in it to decode
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """Without credentials, once it is known whose they are."""
+        """Without credentials and length, once it is known whose they are."""
         return self.head.headers
 
     @property
@@ -97,11 +99,11 @@ class Plain(Struct, eq=False):
         """What was made of the same head before."""
         return self.head.judged
 
-    def remember(self, judged: object, plan: object) -> None:
-        """Say what was made of this head, and what that holds for; its credentials are no more needed."""
+    def remember(self, judged: object, edition: object) -> None:
+        """Say what was made of this head, and what that holds for; what only this request says is forgotten."""
         head = self.head
-        head.judged, head.plan = judged, plan
-        for name in CREDENTIALS:
+        head.judged, head.edition = judged, edition
+        for name in _PASSING:
             head.headers.popall(name, None)
 
 

@@ -66,12 +66,12 @@ class Relay:
 
     #: How the client can be answered, or what went wrong while the status can still say so; None until that is known.
     told: Ready | GatewayError | Stale | None = None
-    #: Called once, when ``told`` is known.
+    #: Called when ``told`` is known, and no more.
     on_ready: Callable[[], None] | None = None
     #: How it ended, if badly; ``over`` says that it has.
     error: GatewayError | ClientStalled | None = None
     over = False
-    #: Called once, when it is over.
+    #: Called when it is over, and no more.
     on_over: Callable[[], None] | None = None
     head: Head | None = None
     first_frame_at = 0.0
@@ -200,8 +200,11 @@ class Relay:
         if self.pipe is None and len(body) <= self._max_whole:
             self.head = head
             self._body = [body.lstrip(_BLANK)]
-            self._over()
-            self._tell(_READY_WHOLE)
+            try:
+                self._over()
+                self._tell(_READY_WHOLE)
+            except Exception:
+                self._stumble()
             return
         self.head_came(head)
         if body:
@@ -244,8 +247,7 @@ class Relay:
         error = InternalError(self._request_id)
         self.fail(error)
         self._tell(error)  # in case that it came when all was over
-        if self.on_over is not None:
-            self.on_over()
+        self._call_over()
 
     def _sniff(self, chunk: bytes, now: float) -> None:
         start = chunk.lstrip(_BLANK)
@@ -339,8 +341,9 @@ class Relay:
         """Have the client answered.  Always the last thing to do: what comes of it may go far."""
         if self.told is None:
             self.told = how
-            if self.on_ready is not None:
-                self.on_ready()
+            on_ready, self.on_ready = self.on_ready, None
+            if on_ready is not None:
+                on_ready()
 
     def _emit(self, out: bytes) -> None:
         if self._muted:
@@ -380,7 +383,13 @@ class Relay:
         if self._outlet is not None and not self._muted:
             self._outlet.finish()
         if self.on_over is not None:
-            self.on_over()
+            self._call_over()
+
+    def _call_over(self) -> None:
+        # The client's next request may begin in there: whatever is done afterwards must not touch the outlet.
+        on_over, self.on_over = self.on_over, None
+        if on_over is not None:
+            on_over()
 
     # The clocks...
 

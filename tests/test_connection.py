@@ -74,7 +74,7 @@ class Bench:
         self.writes: list[bytes] = []
         self.clients: list[wire.Connection] = []
 
-    plan = None
+    edition = None
 
     def take(self, request: web.Request | Plain) -> Visit | None:
         self.seen.append(type(request))
@@ -697,7 +697,7 @@ async def test_a_shutdown_does_not_wait_for_ever(bench):
     bench.lane = stuck
     client = await bench.connect()
     await client.send(POST)
-    await wire.within(until(lambda: bench.connections and bench.connections[0]._lane), "a first request")
+    await wire.within(until(lambda: bench.connections and bench.connections[0]._visit), "a first request")
     await wire.within(bench.connections[0].shutdown(0.01), "the shutdown")
     assert cancelled.is_set()
     assert await client.closed() in {"cut", "reset"}

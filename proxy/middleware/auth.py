@@ -13,6 +13,7 @@ from aiohttp import web
 
 from proxy.context import CALLER, PLAN, RECORD, endpoint_of
 from proxy.errors import Forbidden, Unauthorized
+from proxy.plain import CREDENTIALS
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.settings import Key
 
 #: Looked at in this order, where there is no `Authorization: Bearer`.
-_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+_HEADERS = CREDENTIALS[1:]
 _NOBODY = sha256(b"nobody").digest()
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^][:@/\s]+))(?::[0-9]*)?")
 #: Signs that a request came through a proxy, and so from somewhere else.

@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self.idle_since = 0.0
         self._via: tuple[bytes, bytes] | None = None
+        self._linger: asyncio.TimerHandle | None = None  # an answer's rest has this long, when nobody waits for it
         self._fresh_answer()
 
     def _fresh_answer(self) -> None:
@@ -189,10 +190,11 @@ class Connection(asyncio.Protocol):
         self._settle()
         self.resume()
         loop = asyncio.get_running_loop()
-        loop.call_later(LINGER, self._give_up)  # the last chunk is usually on its way
+        self._linger = loop.call_later(LINGER, self._give_up)  # the last chunk is usually on its way
 
     def _give_up(self) -> None:
-        if not self._complete and self._receiver is None and self._transport is not None and not self.idle_since:
+        self._linger = None
+        if self._transport is not None:
             self._transport.abort()
 
     # Hearing...
@@ -251,6 +253,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._linger is not None:
+            self._linger.cancel()
         self._lost(self)
         receiver, call = self._receiver, self._call
         if receiver is None:
@@ -360,6 +364,9 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         # An answer that came before its request was out leaves the rest of it in the way of the next.
         keep = self._kept and self.usable and not self._unsent
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         error = self._decoded()
         receiver = self._settle()
         self._fresh_answer()
