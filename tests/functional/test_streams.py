@@ -7,9 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy import answers, outlet
+from proxy.upstream import connection
+
 from . import authorized, chat_body
 from .speakers import OPENAI, SIMPLE, Speaker, speakers
-from .upstream import DONE, EVENT_STREAM, Call, Gate, chunk, conversation, gated_stream, pieces, sse, stream, whole
+from .upstream import (
+    DONE,
+    EVENT_STREAM,
+    Call,
+    Gate,
+    chunk,
+    completion,
+    conversation,
+    gated_stream,
+    pieces,
+    sse,
+    stream,
+    whole,
+)
 from .wire import request_bytes
 
 if TYPE_CHECKING:
@@ -290,3 +306,35 @@ async def test_the_streamed_default_of_the_chat_endpoint_follows_accept(upstream
     answer = await one.request("POST", "/chat", json=asked, headers={"Accept": "text/event-stream"})
     assert (await OPENAI.heard(answer)).complete
     assert (await upstream.arrived()).asked["stream"] is True
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+async def test_what_comes_leaves_in_the_same_turn_of_the_loop(upstream, gateway, monkeypatch, streamed):
+    """No task is woken between a provider's bytes and the client's, not even for the first of them."""
+    reading, left = [], []
+
+    def note(owner: object, name: str) -> None:
+        does = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kw: (left.append((name, bool(reading))), does(*args, **kw))[1])
+
+    hear = connection.Connection.data_received
+
+    def hearing(self: connection.Connection, data: bytes) -> None:
+        reading.append(self)
+        try:
+            hear(self, data)
+        finally:
+            reading.pop()
+
+    monkeypatch.setattr(connection.Connection, "data_received", hearing)
+    note(outlet.Outlet, "open")
+    note(outlet.Outlet, "write")
+    note(answers, "send_whole")
+    gate = Gate()
+    upstream.script = gated_stream(GOOD, gate) if streamed else whole(completion("a"))
+    gate.open()
+    answer = await (await gateway()).chat(stream=streamed)
+    gate.open_all()
+    assert answer.status == 200
+    await answer.rest()
+    assert set(left) == ({("open", True), ("write", True)} if streamed else {("send_whole", True)})
