@@ -104,12 +104,11 @@ class Attempt:
             call = await self._gateway.upstream.send(
                 target.origin, self._head, self._body, self._relay, connect=target.timeouts.connect
             )
+            self._dialing = None
+            self._relay.sent(call)
         except Exception as exc:
             self._dialing = None
             self._end(exc)
-        else:
-            self._dialing = None
-            self._relay.sent(call)
 
     def _new_relay(self) -> Relay:
         bridge, model, settings = self._bridge, self._route.model, self._plan.settings
@@ -197,16 +196,14 @@ class Attempt:
 
     def _streamed(self) -> None:
         """The stream is over."""
-        relay, record = self._relay, self._record
+        relay, record, result = self._relay, self._record, self._response
         if isinstance(relay.error, ClientStalled):
-            record.outcome = "client_stalled"
-            self._end(None)
-            return
-        if relay.error is not None:
+            record.outcome, result = "client_stalled", None
+        elif relay.error is not None:
             record.outcome, record.error, record.reason = "failed", relay.error.kind, relay.error.reason
         else:
             record.usage = self._usage_of_whole()
-        self._end(self._response)
+        self._end(result)
 
     def _outlived(self) -> None:
         """Upstream has finished what its client did not wait for."""

@@ -50,7 +50,8 @@ def send_whole(request: web.Request | Plain, status: int, head: str, body: bytes
         if len(body) < _LARGE:
             transport.write(start + body)
         else:
-            transport.writelines([start, body])
+            transport.write(start)  # asyncio's `writelines` tells nobody that a client is behind (CVE-2024-12254)
+            transport.write(body)
     return Sent(status, keep, connection)
 
 

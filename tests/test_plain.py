@@ -477,3 +477,171 @@ Authorization: Bearer sk-a""",
 def test_what_clients_send_is_plain(client):
     head = CLIENTS[client].replace("\n", "\r\n").encode()
     assert assert_read_alike(START + head + b"\r\n\r\n" + BODY)
+
+
+# Heads known again...
+
+
+#: Everything that is not kept of a head, and one field that is.
+FULL = request(
+    b"Authorization: Bearer sk-a\r\n",
+    b"X-API-Key: sk-b\r\n",
+    b"Cookie: c=d\r\n",
+    b"X-A: b\r\n",
+)
+
+
+def known(wire: bytes, limit: int = LIMIT) -> plain.Head:
+    """The head of a plain request whose sender has been found, so that it may come again."""
+    told = read(wire, limit)
+    assert told is not None
+    told.remember("judged", "edition")
+    return told.head
+
+
+def with_body(wire: bytes, body: bytes, length: bytes | None = None) -> bytes:
+    """The same head before another body, whose ``length`` is told as it is or otherwise."""
+    told = read(wire)
+    assert told is not None
+    head = wire[: len(wire) - len(told.body)]
+    before, after = head[: told.head.at], head[told.head.at + len(str(len(told.body))) :]
+    return before + (str(len(body)).encode() if length is None else length) + after + body
+
+
+def kept(told: Plain) -> list[tuple[str, str]]:
+    """Its fields without those that are not kept."""
+    return [(name, value) for name, value in told.headers.items() if name.lower() not in plain._PASSING]
+
+
+def assert_known_alike(head: plain.Head, wire: bytes) -> bool:
+    """Whether a head is known again; reading it anew must then come to the same."""
+    again = head.again(wire, "its connection")
+    if again is None:
+        return False
+    anew = read(wire)
+    assert anew is not None
+    assert (again.protocol, again.head, again.judged) == ("its connection", head, "judged")
+    assert (again.raw_path, again.path, again.body) == (anew.raw_path, anew.path, anew.body)
+    assert [*again.headers.items()] == kept(anew)
+    return True
+
+
+@pytest.mark.parametrize("wire", [param.values[0] for param in PLAIN], ids=[param.id for param in PLAIN])
+@pytest.mark.parametrize("body", [b"", b"x", b"\r\n\r\n", b"y" * 99, request(), b"z" * 300_000])
+def test_a_head_is_known_again_before_any_body(wire, body):
+    assert assert_known_alike(known(wire), with_body(wire, body))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_clients_send_again_is_known(client):
+    wire = START + CLIENTS[client].replace("\n", "\r\n").encode() + b"\r\n\r\n" + BODY
+    assert assert_known_alike(known(wire), with_body(wire, b"another"))
+
+
+def test_neither_credentials_nor_a_length_are_kept_of_a_head():
+    head = known(FULL)
+    assert [*head.headers.items()] == [("Host", "localhost"), ("X-A", "b")]
+    again = head.again(with_body(FULL, b"another"), None)
+    assert again is not None
+    assert "Content-Length" not in again.headers
+    assert not any(b"sk-" in part for part in (head.digest, str(head).encode()))
+
+
+def test_one_byte_makes_another_head():
+    head, end = known(FULL), len(FULL) - len(BODY)
+    assert head.again(FULL, None) is not None
+    for at in range(end):
+        assert head.again(FULL[:at] + FULL[at + 1 :], None) is None, f"without byte {at}"
+        for byte in (b"\0", b"\t", b"\n", b"\r", b" ", b"0", b"1", b":", b"A", b"a", b"\xff"):
+            assert head.again(FULL[:at] + byte + FULL[at:], None) is None, f"{byte!r} before byte {at}"
+            if byte != FULL[at : at + 1]:
+                assert head.again(FULL[:at] + byte + FULL[at + 1 :], None) is None, f"{byte!r} for byte {at}"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        *(
+            pytest.param(with_body(FULL, b"twelve bytes", length), id=f"a-length-{name}")
+            for name, length in {
+                "with-a-plus": b"+12",
+                "with-a-minus": b"-12",
+                "with-a-zero-before": b"012",
+                "with-one-space-more": b" 12",
+                "with-a-space-after": b"12 ",
+                "with-an-underscore": b"1_2",
+                "with-a-point": b"12.0",
+                "in-hex": b"0xc",
+                "of-another-script": "١٢".encode(),
+                "twice-in-one": b"12, 12",
+                "of-nothing": b"",
+                "too-small": b"11",
+                "too-large": b"13",
+                "beyond-64-bits": b"18446744073709551628",
+                "and-one-more-field": b"12\r\nX-C: d",
+                "and-the-end-of-the-head": b"12\r\n\r\n",
+            }.items()
+        ),
+        pytest.param(FULL * 2, id="two-requests"),
+        pytest.param(FULL + START, id="a-request-and-a-half"),
+        pytest.param(FULL[:-1], id="a-body-cut-short"),
+        pytest.param(FULL + b"\n", id="a-body-too-long"),
+        pytest.param(FULL[: -len(BODY)], id="no-body-yet"),
+        pytest.param(FULL[: -len(BODY) - 2], id="no-end-of-the-head"),
+        pytest.param(FULL.replace(START, START + LENGTH).replace(LENGTH + b"\r\n", b"\r\n"), id="the-length-elsewhere"),
+        pytest.param(FULL.replace(b"Content-Length", b"content-length"), id="the-length-in-another-spelling"),
+        pytest.param(FULL.replace(b"sk-a", b"sk-c"), id="another-key"),
+        pytest.param(FULL.replace(b"/v1/chat", b"/v2/chat"), id="another-path"),
+        pytest.param(FULL.replace(HOST, b"").replace(b"X-A", HOST + b"X-A"), id="fields-in-another-order"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_what_is_not_quite_the_same_head_is_not_known(wire):
+    assert known(FULL).again(wire, None) is None
+
+
+@pytest.mark.parametrize(("size", "again"), [(plain._SHORT, True), (plain._SHORT + 1, False)], ids=["short", "long"])
+def test_long_heads_are_not_known_again(size, again):
+    least = len(request(b"X-A: \r\n")) - len(BODY)
+    wire = request(b"X-A: " + b"b" * (size - least) + b"\r\n")
+    head = known(wire)
+    assert (bool(head.at), bool(head.digest)) == (again, again)
+    assert assert_known_alike(head, wire) is again
+
+
+@pytest.mark.parametrize(("room", "again"), [(20, True), (19, False), (0, False)])
+def test_nor_are_those_that_a_longer_length_would_make_too_large(room, again):
+    """The longest length has twenty digits more than none."""
+    head = known(FULL, len(FULL) - len(BODY) + room)
+    assert (bool(head.at), bool(head.digest)) == (again, again)
+    assert assert_known_alike(head, FULL) is again
+
+
+def test_a_head_of_nothing_is_never_known():
+    """Where no digest is kept, not even what it would be the digest of."""
+    long = known(request(b"X-A: " + b"b" * 5000 + b"\r\n"))
+    for wire in (b"", b"0", b"\r\n\r\n", b"0\r\n\r\n", request()):
+        assert long.again(wire, None) is None
+
+
+@given(spoilt())
+@example(request(b"X-A: b\r\n", b"Connection: keep-alive\r\n"))
+@thorough
+def test_what_was_spoilt_is_known_only_as_what_it_is_read_as(wire):
+    assert_known_alike(known(request(b"X-A: b\r\n", b"Connection: keep-alive\r\n")), wire)
+
+
+@given(spoilt() | requests(), bodies)
+@thorough
+def test_whatever_is_read_is_known_again(wire, body):
+    if read(wire) is not None:
+        head, another = known(wire), with_body(wire, body)
+        assert assert_known_alike(head, another)
+        assert assert_known_alike(known(another), wire)
+
+
+@given(requests(), requests())
+@thorough
+def test_a_head_is_not_taken_for_another(one, other):
+    if read(one) is not None:
+        assert_known_alike(known(one), other)
