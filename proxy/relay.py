@@ -119,6 +119,9 @@ class Relay:
         """A stream is wanted; ``chunks`` says a whole answer as one."""
         self.pipe = pipe
         self._chunks = chunks
+        # What each frame looks at is found faster here than in the class.
+        self.first_frame_at = self._last_frame = 0.0
+        self._muted = False
         self._keepalive = keepalive if keepalive_frame else 0.0
         self._keepalive_frame = keepalive_frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from random import getrandbits
 from typing import Any
 
@@ -13,6 +14,8 @@ from proxy.events import Usage
 #: Upper bounds in seconds of the buckets for gaps between frames.
 GAP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+_EDGES = (-inf, *GAP_BOUNDS, inf)
+
 
 def new_id() -> str:
     """Make an id for a request that came with none."""
@@ -22,15 +25,20 @@ def new_id() -> str:
 class Gaps:
     """Silences between two reads that completed frames, counted per bucket: a stream has many."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("_bucket", "_least", "_most", "counts", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(GAP_BOUNDS) + 1)
         self.total = 0.0
+        self._bucket = 0  # of the last one, which the next one is nearly always in
+        self._least = self._most = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one silence."""
-        self.counts[bisect_left(GAP_BOUNDS, seconds)] += 1
+        if not self._least < seconds <= self._most:
+            self._bucket = at = bisect_left(GAP_BOUNDS, seconds)
+            self._least, self._most = _EDGES[at], _EDGES[at + 1]
+        self.counts[self._bucket] += 1
         self.total += seconds
 
 
