@@ -34,12 +34,9 @@ CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _PASSING = (*CREDENTIALS, "cookie", "proxy-authorization", "content-length")
 _LENGTH = re.compile(rb"\r\ncontent-length:[\t ]*", re.IGNORECASE)
 _MOST = 100  # fields; a parser stops at 128
-
-
 #: A longer head is read anew each time.
 _SHORT = 4096
-#: Of a length, at most.
-_DIGITS = 20
+_DIGITS = 20  # of a length, at most
 
 
 class Head(Struct, eq=False):
