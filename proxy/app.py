@@ -24,11 +24,11 @@ from proxy.pages import Origins
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from proxy.context import Form
+    from proxy.handlers import Ask
     from proxy.settings import Settings
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-    from proxy.context import Form
-    from proxy.handlers import Ask
 
 __all__ = ["GATEWAY", "build_app"]
 
@@ -70,8 +70,6 @@ EXCHANGES: tuple[tuple[tuple[str, ...], Ask, Endpoint], ...] = (
     (_v1("/messages/count_tokens"), handlers.count_messages, _exchange("count_tokens", ANTHROPIC, "code")),
     ((f"/v1beta{_CALL}", *_v1(_CALL)), handlers.gemini, _exchange("gemini", GEMINI)),
 )
-
-
 #: All of it: method, paths, and what middleware must know.
 ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     *(("GET", paths, endpoint) for paths, _, endpoint in PAGES),

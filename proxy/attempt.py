@@ -44,7 +44,7 @@ _WHOLE = 8
 _AT_ONCE = 32 * 1024
 #: Seconds; a provider's body that asks for more has a mistake in it.
 _LONGEST_PAUSE = 30 * 24 * 3600.0
-_READY_WHOLE, _READY_QUIET = Ready.WHOLE, Ready.QUIET
+_READY_WHOLE = Ready.WHOLE  # looked up once: every request asks
 
 
 class Attempt:
@@ -148,7 +148,7 @@ class Attempt:
             elif isinstance(told, GatewayError):
                 self._end(told)
             else:
-                self._stream(quiet=told is _READY_QUIET)
+                self._stream(quiet=told is Ready.QUIET)
         except Exception as exc:
             self._end(exc)
 

@@ -111,9 +111,7 @@ class Visit:
         try:
             self._slot = admit(exchange.gateway, exchange.plan, exchange.record, exchange.key)
             exchange.body = at_hand(exchange.request, exchange.plan, exchange.record) or b""
-            attempt = begin(exchange, self._ask, self._ended)
-            if self._done is not None:
-                self._attempt = attempt
+            self._attempt = begin(exchange, self._ask, self._ended)
         except Exception as exc:
             self._ended(exc)
 
@@ -125,7 +123,7 @@ class Visit:
     def _ended(self, result: web.StreamResponse | Exception | None) -> None:
         done, self._done = self._done, None
         assert done is not None
-        self._attempt = response = None
+        response = None
         try:
             response = self._settle(result)
         except Exception:

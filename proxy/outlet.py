@@ -71,7 +71,7 @@ _SIZES = tuple(b"%x\r\n" % size for size in range(1024))
 
 def _chunk(data: bytes) -> bytes:
     size = len(data)
-    return (_SIZES[size] if size < 1024 else b"%x\r\n" % size) + data + b"\r\n"
+    return (_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size) + data + b"\r\n"
 
 
 class Outlet:

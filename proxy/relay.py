@@ -385,8 +385,7 @@ class Relay:
         self.over = True
         if self._outlet is not None and not self._muted:
             self._outlet.finish()
-        if self.on_over is not None:
-            self._call_over()
+        self._call_over()
 
     def _call_over(self) -> None:
         # The client's next request may begin in there: whatever is done afterwards must not touch the outlet.

@@ -347,37 +347,31 @@ class Connection(asyncio.Protocol):
         """All of it is there at once, and nothing went wrong."""
         body = b"".join(self._body)
         self._body.clear()
-        transport, receiver, call = self._transport, self._receiver, self._call
-        self._receiver = self._call = None
-        if call is not None:
-            call.over()
-        keep, paused = self._kept, self._paused
-        self._fresh_answer()
-        if keep and transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
-            if paused:
-                self.resume()
-            self._release(self)
-        else:
-            self._close()
+        receiver = self._let_go(None)
         if receiver is not None:
             receiver.answered(head, body)
 
     def _finish(self) -> None:
-        # An answer that came before its request was out leaves the rest of it in the way of the next.
-        keep = self._kept and self.usable and not self._unsent
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
         error = self._decoded()
+        receiver = self._let_go(error)
+        if receiver is not None:
+            receiver.ended(error)
+
+    def _let_go(self, error: GatewayError | None) -> Receiver | None:
+        """An answer is over: serve the next on this connection, if that can be.  Returns who is still to be told."""
+        # An answer that came before its request was out leaves the rest of it in the way of the next.
+        keep = self._kept and error is None and self.usable and not self._unsent
         receiver = self._settle()
         self._fresh_answer()
-        if keep and not error:
+        if keep:
             self.resume()
             self._release(self)
         else:
             self._close()
-        if receiver is not None:
-            receiver.ended(error)
+        return receiver
 
     def _break(self, error: GatewayError) -> None:
         self._close()
